@@ -1,0 +1,245 @@
+"""The compiled core: envelopes, ids, the registry, the run loop, outcomes, the status board, the batch window.
+
+It encodes, decodes, dispatches and measures; it never blocks, locks, logs or decides, and keeps no mutable module state.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, Literal
+
+ENVELOPE_FIELDS: Final[int]
+
+# verdicts of a settlement
+DONE: Final[int]
+RETRY: Final[int]
+DEAD: Final[int]
+RETURN: Final[int]
+
+# states of a held delivery on the board
+FREE: Final[int]
+HELD: Final[int]
+STARTED: Final[int]
+FINISHED: Final[int]
+RETURNED: Final[int]
+
+def new_id(now_ms: int) -> str:
+    """Return a UUIDv7 (RFC 9562) in canonical text form, its time taken from ``now_ms`` (Unix milliseconds)."""
+
+def new_ids(now_ms: int, n: int) -> list[str]:
+    """Return ``n`` UUIDv7 with one read of the system's randomness; ids of one call sort in order."""
+
+def packb(value: object, default: Callable[[object], object] | None = None) -> bytes:
+    """Pack plain values (None, bool, int, float, str, bytes, list, tuple as list, dict) as MessagePack.
+
+    Anything else goes through ``default`` if given, which returns a plain value or a ``msgpack.ExtType``; EncodeError
+    otherwise (also for integers outside 64 bits and nesting deeper than 128).
+    """
+
+def unpackb(data: bytes, ext_hook: Callable[[int, bytes], object] | None = None) -> Any:
+    """Unpack one MessagePack value; DecodeError on anything else, trailing bytes included."""
+
+def encode(
+    id: str,
+    name: str,
+    content_type: str,
+    body: bytes,
+    enqueued_ms: int,
+    expires_ms: int | None,
+    retries: int,
+    inbox: str | None,
+    options: Mapping[str, Any] | None,
+) -> bytes:
+    """Write envelope v1. The id is at most 255 bytes of UTF-8; EncodeError names the field that cannot be written."""
+
+def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any], default: Callable[[object], object] | None = None) -> bytes:
+    """Pack the body of a msgpack task: ``[args, kwargs]``."""
+
+def remark(message: bytes, deliveries: int, paid: bool = False) -> bytes:
+    """Return the message with its redelivery mark set to ``deliveries`` (0 and not paid: no mark)."""
+
+def task_id(message: bytes) -> str:
+    """Slice the task id out of a message; EnvelopeError if it is not one."""
+
+class Entry:
+    """One registered task, flat: all that a run needs, prepared once when the registry freezes."""
+
+    name: str
+    fn: Callable[..., Any]
+    task: Any
+    is_async: bool
+    ignore_result: bool
+    track_started: bool
+    acks_late: bool
+    index: int
+    def __init__(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        task: Any = None,
+        *,
+        is_async: bool = False,
+        ignore_result: bool = False,
+        track_started: bool = False,
+        acks_late: bool = True,
+    ) -> None: ...
+
+class Registry:
+    """A frozen table of entries by name; a late registration makes a new one (indexes of old entries stay)."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None: ...
+    def get(self, name: str) -> Entry | None: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, name: object) -> bool: ...
+    def names(self) -> list[str]: ...
+
+class Delivery:
+    """A leased envelope with its headers read; the body stays opaque until a slot runs it."""
+
+    queue: str
+    tag: str
+    message: bytes
+    id: str
+    name: str
+    content_type: str
+    enqueued_ms: int
+    expires_ms: int  # 0: never
+    retries: int
+    inbox: str  # "": nobody waits
+    deliveries: int  # how often it was charged before this delivery
+    paid: bool
+    entry: Entry | None  # None: no such task here
+    error: str  # "" or why the message cannot be read (then id, name are "" where unreadable)
+    record: int  # index on the board, -1: none
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def options(self) -> dict[str, Any] | None: ...
+    @property
+    def ignore_result(self) -> bool: ...  # of this call: options["ignore_result"] if set, else the entry's
+
+def peek(message: bytes) -> Delivery:
+    """Read the headers of one message; EnvelopeError if it is not an envelope."""
+
+def deliveries(queue: str, tags: Sequence[str], messages: Sequence[bytes], registry: Registry) -> list[Delivery]:
+    """Read the headers of a fetched batch; never raises for a bad message, its ``error`` says what is wrong."""
+
+class Settlement:
+    """What the broker is told of one delivery. Made by the core for a success, by Python for everything else."""
+
+    queue: str
+    tag: str
+    id: str
+    verdict: int
+    result: bytes | None  # the result record to store, None: nothing is stored
+    inbox: str  # "": nobody waits
+    message: bytes | None  # RETRY: the new message (DEAD: None keeps the leased one)
+    level: int  # RETRY: its priority level
+    delay_ms: int  # RETRY: from the broker's now
+    reason: str  # DEAD
+    detail: bytes | None  # DEAD: the dead letter's record (msgpack map)
+    record: int  # index on the board, -1: none
+    def __init__(
+        self,
+        queue: str,
+        tag: str,
+        id: str,
+        verdict: int,
+        *,
+        result: bytes | None = None,
+        inbox: str = "",
+        message: bytes | None = None,
+        level: int = 0,
+        delay_ms: int = 0,
+        reason: str = "",
+        detail: bytes | None = None,
+        record: int = -1,
+    ) -> None: ...
+
+def encode_result(
+    state: str, content_type: str, body: bytes, traceback: str | None, done_ms: int, meta: Mapping[str, Any] | None
+) -> bytes:
+    """Write a result record: the MessagePack array [state, content type, body, traceback, done at (ms), meta]."""
+
+def decode_result(record: bytes) -> tuple[str, str, bytes, str | None, int, dict[str, Any] | None]:
+    """Read a result record (readers ignore trailing elements); DecodeError otherwise."""
+
+class BatchWindow:
+    """Measured run time per task name (EWMA over entries), and how many of them one fetch may take."""
+
+    def __init__(self, target_ms: float = 10.0, limit: int = 1000) -> None: ...
+    def note(self, index: int, elapsed_ns: int, count: int = 1) -> None: ...
+    def mean_ns(self, index: int) -> int: ...  # -1: never measured
+    def short(self, index: int) -> bool: ...  # measured, and at least two fit the target
+    def size(self) -> int: ...  # how many to hold for one slot now: 1 when idle or unknown, at most doubling a call
+    def reset(self) -> None: ...
+
+class ProcessBoard:
+    """One process' region of the status board: a header, one record per slot, one per held delivery.
+
+    Plain stores by the worker process, reads by its supervisor; the state of a held delivery moves only by
+    compare-and-swap, so exactly one of the two wins it.
+    """
+
+    slots: int
+    capacity: int
+    def __init__(self, buffer: memoryview, slots: int, capacity: int) -> None: ...
+    @staticmethod
+    def size(slots: int, capacity: int) -> int: ...
+    # worker side
+    def hold(self, batch: Sequence[Delivery], queue_index: int, now_ms: int) -> int: ...  # how many found a record
+    def claim(self, record: int, now_ms: int) -> bool: ...  # HELD -> STARTED
+    def finish(self, record: int) -> None: ...  # STARTED -> FINISHED
+    def give_back(self, record: int) -> bool: ...  # HELD -> RETURNED
+    def free(self, records: Sequence[int]) -> None: ...  # any -> FREE, after the settlement is confirmed; -1 is skipped
+    def slot_begin(self, slot: int, id: str, name: str, now_ms: int) -> None: ...
+    def slot_end(self, slot: int) -> None: ...
+    # both sides
+    def counter(self, which: Literal["started", "done", "failed", "held", "watched", "pid"]) -> int: ...
+    def set_counter(self, which: Literal["started", "done", "failed", "held", "watched", "pid"], value: int) -> None: ...
+    def held(self) -> list[tuple[int, str, int, int, int, int]]:
+        """Return (record, tag, queue index, state, held since ms, started at ms) of every record that is not FREE."""
+    def active(self) -> list[tuple[int, str, str, int]]:
+        """Return (slot, task id, task name, started at ms) of every busy slot."""
+    def clear(self) -> None: ...
+
+class Call:
+    """A begun run: what ``finish`` needs."""
+
+    delivery: Delivery
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+class Runner:
+    """Run deliveries in a slot: claim, load, call, encode the outcome, hand it to ``emit``.
+
+    ``loads(content_type, body)`` returns (args, kwargs) for what the core does not read itself (content types other than
+    msgpack, extension types); ``dumps(entry, value)`` returns (content type, body) for what it does not write itself;
+    ``on_error(delivery, exc, runtime_ns)`` turns an exception into a Settlement; ``on_start(delivery)`` and
+    ``on_success(delivery, value, runtime_ns)`` are called if not None. ``emit(settlement)`` must be safe from any slot
+    (``collections.deque.append`` is). ``now_ms`` is refreshed by the consumer (server clock, a few ms coarse): it stamps results.
+    None of its methods raises for what a task does, except for exits: KeyboardInterrupt and SystemExit become FAILURE like others.
+    """
+
+    now_ms: int
+    def __init__(
+        self,
+        *,
+        emit: Callable[[Settlement], object],
+        loads: Callable[[str, bytes], tuple[Sequence[Any], Mapping[str, Any]]],
+        dumps: Callable[[Entry, object], tuple[str, bytes]],
+        on_error: Callable[[Delivery, BaseException, int], Settlement],
+        on_start: Callable[[Delivery], object] | None = None,
+        on_success: Callable[[Delivery, object, int], object] | None = None,
+        current: ContextVar[Delivery | None] | None = None,
+        board: ProcessBoard | None = None,
+        window: BatchWindow | None = None,
+        native: bool = True,
+        result_max_bytes: int = 0,
+        call_async: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any] | None = None,
+    ) -> None:
+        """``native``: results are written by the core as msgpack; False: always through ``dumps``. ``call_async`` runs a
+        coroutine function to its end for the pools that cannot await."""
+    def run(self, slot: int, delivery: Delivery) -> bool: ...  # False: the claim was lost, nothing ran
+    def run_many(self, slot: int, batch: Sequence[Delivery]) -> int: ...  # how many ran
+    def begin(self, slot: int, delivery: Delivery) -> Call | None: ...  # None: claim lost, or settled already (bad body)
+    def finish(self, slot: int, call: Call, value: object, exc: BaseException | None) -> None: ...

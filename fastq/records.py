@@ -1,0 +1,120 @@
+"""The records that the parts hand to each other.
+
+*Delivery*, *Settlement* and *Entry* live in the compiled core because one is made per task; the rest are made per call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fastq._core import DEAD, DONE, RETRY, RETURN, Delivery, Entry, Registry, Settlement
+
+__all__ = [
+    "DEAD",
+    "DONE",
+    "RETRY",
+    "RETURN",
+    "DeadLetter",
+    "Delivery",
+    "Entry",
+    "Fetch",
+    "Fetched",
+    "Lease",
+    "Leased",
+    "Publication",
+    "Registry",
+    "Settled",
+    "Settlement",
+    "StoredResult",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One message on its way to a queue."""
+
+    queue: str
+    message: bytes
+    #: 0 to 9, higher is more urgent
+    level: int = 0
+    #: milliseconds from the broker's now (countdown, retry delay)
+    delay_ms: int = 0
+    #: due at this Unix time in ms on the broker's clock (eta); 0: use ``delay_ms``
+    due_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """One numbered request for work by a process. The same number again asks for the same answer."""
+
+    process: str
+    number: int
+    queues: tuple[str, ...]
+    #: how many messages at most, all queues together; 0 only promotes what is due and passes the baton
+    n: int
+    #: register as idle on every queue when nothing was taken
+    idle: bool = True
+    #: a last-chance delivery is held already: take no second one
+    no_last_chance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What one fetch leased from one queue: parallel lists, oldest first."""
+
+    queue: str
+    tags: Sequence[str]
+    messages: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The answer to a Fetch."""
+
+    leased: tuple[Leased, ...]
+    #: the broker's clock, Unix ms
+    now_ms: int
+    #: when the earliest delayed message that this process keeps time for is due; 0: none
+    next_due_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The answer to a settle call: which tags were no longer leased (skipped), and the fetch made in the same call."""
+
+    skipped: tuple[str, ...] = ()
+    fetched: Fetched | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A process' lease as the broker holds it: the value of its last renewal (opaque, compared for equality only)."""
+
+    queue: str
+    process: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """A result record on its way to the backend."""
+
+    id: str
+    record: bytes
+    #: the inbox of the producer that waits, "": none
+    inbox: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that will not run again, and why."""
+
+    #: unique within its queue
+    key: str
+    queue: str
+    message: bytes
+    reason: str
+    dead_ms: int
+    #: what the worker knew: name, error, traceback, deliveries
+    detail: dict[str, object] = field(default_factory=dict)

@@ -1,0 +1,193 @@
+"""The four protocols that a transport implements. All are batch-first; the docstrings are the specification.
+
+Common rules. A method may be called from any thread or greenlet, but each *instance* only by one at a time unless it says
+otherwise: a worker process gives its Broker to its consumer alone, a producer guards its Broker with group commit. Connections
+are opened at first use. An instance must not be used after a fork by the child: the owner makes new ones (see ``fastq.producer``).
+A lost connection raises OperationalError; the next call connects again. Errors of client libraries never leave a transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from fastq.records import DeadLetter, Fetch, Fetched, Lease, Publication, Settled, Settlement, StoredResult
+
+__all__ = ["Backend", "Broker", "Inbox", "Inspector", "Wake"]
+
+
+class Wake(Protocol):
+    """The wake channel of one worker process: readable when there may be work."""
+
+    def fileno(self) -> int:
+        """Return a descriptor to select on. It changes after a reconnect."""
+        ...
+
+    def drain(self) -> bool:
+        """Take in everything that has come, without blocking; True if a wake was among it.
+
+        Raises OperationalError when the connection is gone; calling ``open`` then subscribes again.
+        """
+        ...
+
+    def open(self) -> None:
+        """Subscribe, and return when that is confirmed. Then fetch once: a wake sent before is lost."""
+        ...
+
+    def check(self) -> None:
+        """Probe the connection (once per lease while idle); OperationalError if it is dead."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Broker(Protocol):
+    """Queues, leases and dead letters."""
+
+    #: as for display: no password
+    url: str
+
+    def now_ms(self) -> int:
+        """Return the broker's clock, Unix ms: this machine's clock plus the offset last seen (asks once if never seen)."""
+        ...
+
+    def publish(self, producer: str, number: int, publications: Sequence[Publication]) -> None:
+        """Keep messages, and wake as many idle processes as they need.
+
+        Atomic per queue. ``number`` rises by one a call of this producer; a call repeated with the same number and the same
+        messages after an OperationalError keeps nothing twice. Splits calls over 1,000 messages or 1 MiB by itself (the parts
+        then count as (number, part)). Raises OperationalError: unknown whether kept.
+        """
+        ...
+
+    def fetch(self, fetch: Fetch) -> Fetched:
+        """Promote what is due, then lease up to ``n`` messages to the process, most urgent level first, oldest first.
+
+        With nothing to take and ``fetch.idle``: register the process as idle, to be woken. Raises Fenced if the process has no
+        lease or a condemned one. A call repeated with the same number returns what that call leased and still holds; a lower
+        number leases nothing. While others are idle takes at most ceil(ready / (idle + 1)). A message on its last chance
+        (deliveries = max_deliveries - 1) is leased alone.
+        """
+        ...
+
+    def settle(self, process: str, settlements: Sequence[Settlement], *, results: bool, fetch: Fetch | None = None) -> Settled:
+        """Apply one verdict per delivery, then fetch, in one round trip.
+
+        Per delivery atomic: the lease is dropped and the verdict carried out with its result, or, if the lease is gone,
+        nothing happens and the tag is in ``skipped``. DONE drops the message; RETRY replaces it by ``message`` at ``level`` after
+        ``delay_ms``; DEAD moves it to the dead letters; RETURN puts it back at the head of its level unchanged (no charge), a batch
+        keeps its order. ``results``: store ``result`` records here too and tell their inboxes (False: the caller has stored
+        them elsewhere). Repeating a call is harmless. If ``fetch`` is refused with Fenced, the settlements have been applied.
+        """
+        ...
+
+    def wake(self, process: str) -> Wake:
+        """Return the wake channel of a process (not yet open)."""
+        ...
+
+    # --- for supervisors ---
+
+    def renew(self, queues: Sequence[str], processes: Sequence[str], lease_ms: int) -> list[Lease]:
+        """Enter or renew the leases of this node's processes on these queues; return leases not renewed for lease_ms / 2.
+
+        A condemned process is not revived. Also promotes what is due and passes the baton: the safety net for lost wakes.
+        """
+        ...
+
+    def condemn(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Condemn those whose value is still the same (their fetches answer Fenced from now on); return these and the
+        ones condemned before. Condemning a process of one's own that has died needs no look: pass its lease with value ""."""
+        ...
+
+    def leased(self, queue: str, process: str) -> list[tuple[str, bytes]]:
+        """Return (tag, message) of everything a process has leased, oldest first."""
+        ...
+
+    def release(self, queue: str, process: str, marks: dict[str, bytes], *, gone: bool = True) -> int:
+        """Move what a condemned process still has leased back to the head of its levels, newest first, in bounded steps.
+
+        ``marks``: for tags to be charged, the message to put back instead (with its new redelivery mark). With ``gone`` the lease entry
+        and wake registration go when nothing is left. Returns how many moved.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Inbox(Protocol):
+    """A producer process' subscription to results."""
+
+    def open(self) -> None:
+        """Subscribe, and return when that is confirmed. Then read the results waited for once: earlier ones were not sent here."""
+        ...
+
+    def fileno(self) -> int: ...
+
+    def read(self, timeout_s: float | None) -> list[tuple[str, bytes | None]]:
+        """Wait for results and return (task id, record, or None: read it from the backend); [] after the timeout.
+
+        Raises OperationalError when the connection is gone; ``open`` subscribes again.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """Results. Every record expires after ``result_expires`` (given at construction); None keeps it for ever.
+
+    ``get``, ``store`` and ``forget`` may be called by several threads at once.
+    """
+
+    url: str
+
+    def shares(self, broker: Broker) -> bool:
+        """Say whether this is the same store as the broker's: then settling stores the result in the same step."""
+        ...
+
+    def store(self, results: Sequence[StoredResult], *, final: bool = True) -> None:
+        """Write records and tell their inboxes. ``final=False`` (STARTED, PROGRESS, custom) never replaces a record whose
+        state is SUCCESS, FAILURE or REVOKED."""
+        ...
+
+    def get(self, ids: Sequence[str]) -> list[bytes | None]:
+        """Return the records in order, in few round trips; None where there is none."""
+        ...
+
+    def forget(self, ids: Sequence[str]) -> None: ...
+
+    def inbox(self, name: str) -> Inbox: ...
+
+    def close(self) -> None: ...
+
+
+class Inspector(Protocol):
+    """Look into queues and clean them; never on the hot path."""
+
+    def queues(self) -> list[str]:
+        """Return the queues that hold or held something."""
+        ...
+
+    def depth(self, queue: str) -> dict[str, int]:
+        """Return counts: ready, delayed, leased, dead."""
+        ...
+
+    def peek(self, queue: str, n: int) -> list[bytes]:
+        """Return up to n ready messages in the order they will be fetched, without taking them."""
+        ...
+
+    def purge(self, queue: str) -> int:
+        """Drop ready and delayed messages; return how many."""
+        ...
+
+    def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        """Return dead letters, newest first."""
+        ...
+
+    def retry_dead(self, queue: str, keys: Iterable[str]) -> int:
+        """Put dead letters back at the tail of their queue as new messages (no redelivery mark); return how many."""
+        ...
+
+    def delete_dead(self, queue: str, keys: Iterable[str]) -> int: ...
+
+    def close(self) -> None: ...
