@@ -234,10 +234,12 @@ class Runner:
         board: ProcessBoard | None = None,
         window: BatchWindow | None = None,
         native: bool = True,
+        stores: bool = True,
         result_max_bytes: int = 0,
         call_async: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any] | None = None,
     ) -> None:
-        """``native``: results are written by the core as msgpack; False: always through ``dumps``. ``call_async`` runs a
+        """``native``: results are written by the core as msgpack; False: always through ``dumps``. ``stores``: False where there is
+        no result backend: nothing is encoded, as if every task ignored its result. ``call_async`` runs a
         coroutine function to its end for the pools that cannot await."""
     def run(self, slot: int, delivery: Delivery) -> bool: ...  # False: the claim was lost, nothing ran
     def run_many(self, slot: int, batch: Sequence[Delivery]) -> int: ...  # how many ran

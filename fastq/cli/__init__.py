@@ -1,0 +1,106 @@
+"""The ``fastq`` command: one file per sub-command, imported only when that sub-command is used.
+
+A new sub-command is a file ``fastq/cli/<name>.py`` with a click command named ``command``, and a line in ``COMMANDS``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+from importlib import metadata
+from typing import Any, NoReturn
+
+import click
+
+from fastq.cli.context import Settings
+from fastq.exceptions import FastQError, ImproperlyConfigured
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+#: sub-command -> what ``fastq --help`` says of it, so that help imports none of them
+COMMANDS = {
+    "call": "Send one task by name, print its id.",
+    "purge": "Drop the waiting messages of queues.",
+    "result": "Print the result of a task.",
+    "worker": "Start a worker.",
+}
+
+
+class Commands(click.Group):
+    """Import a sub-command when it is used, and turn fastq's own errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        # lazy: a command costs only its own imports
+        command = importlib.import_module(f"fastq.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint} Commands: {', '.join(sorted(COMMANDS))}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FastQError as exc:
+            error = click.ClickException(str(exc))
+            # 2, as for a wrong option: nothing was tried yet; 1: it was tried and did not work
+            error.exit_code = 2 if isinstance(exc, ImproperlyConfigured) else 1
+            raise error from exc
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"fastq {metadata.version('fastq')}")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("-A", "--app", metavar="APP", help="The application: module, module:attribute or package. Also after the command.")
+@click.option("-b", "--broker", metavar="URL", help="Broker URL, instead of the application's.")
+@click.option("--result-backend", metavar="URL", help="Result backend URL, instead of the application's.")
+@click.option("--workdir", metavar="DIR", type=click.Path(exists=True, file_okay=False), help="Change to this directory first.")
+@click.option("-C", "--no-color", is_flag=True, help="No colours in the output.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only what was asked for: no banner, no hints.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version and exit."
+)
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    app: str | None,
+    broker: str | None,
+    result_backend: str | None,
+    workdir: str | None,
+    no_color: bool,
+    quiet: bool,
+) -> None:
+    """Distributed tasks: run workers, send tasks, read results.
+
+    Without -A the application is FASTQ_APP, [tool.fastq] in pyproject.toml, or the one FastQ instance in tasks.py, app.py,
+    fastq_app.py or the package in the working directory.
+    """
+    if no_color:
+        # the agreed name (no-color.org): rich and the worker's processes read it too
+        os.environ["NO_COLOR"] = "1"
+    ctx.color = False if no_color or os.environ.get("NO_COLOR") else None
+    ctx.obj = Settings(app=app, broker=broker, result_backend=result_backend, workdir=workdir, quiet=quiet)
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 it did not work, 2 it was asked wrongly."""
+    cli.main(args=args, prog_name="fastq")
+    raise AssertionError("click exits by itself")

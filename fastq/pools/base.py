@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from fastq._core import Delivery
+from fastq.exceptions import TaskRevokedError
 
-__all__ = ["Pool", "SlotRunner"]
+if TYPE_CHECKING:
+    from fastq._core import Delivery
+
+__all__ = ["Pool", "SlotRunner", "TaskCancelled", "TaskKilled"]
+
+
+class TaskCancelled(TaskRevokedError):
+    """Raised inside a running task by ``cancel(hard=False)``: the task may catch it like any error."""
+
+    def __init__(self, message: str = "cancelled while it ran") -> None:
+        super().__init__(message)
+
+
+class TaskKilled(BaseException):
+    """Raised inside a running task by ``cancel(hard=True)``: passes every ``except Exception`` of the task."""
+
+    def __init__(self, message: str = "killed while it ran") -> None:
+        super().__init__(message)
 
 
 class SlotRunner(Protocol):
@@ -25,14 +42,17 @@ class SlotRunner(Protocol):
 class Pool(Protocol):
     """Slots of one process.
 
-    ``slots`` is how many there are, ``free`` how many can start a batch now. A batch is a list of deliveries that one slot runs in order.
+    ``slots`` is how many there are, ``free`` how many can start a batch now. A batch is a list of deliveries that one slot
+    runs in order. The slot number given to the runner is unique among the batches that run now, and below the largest
+    ``slots`` there has been.
     """
 
     slots: int
     free: int
 
     def start(self, runner: SlotRunner, done: Callable[[], object]) -> None:
-        """Make the slots ready. ``done()`` is called, from any slot, after each batch, when ``free`` has grown again."""
+        """Make the slots ready. ``done()`` is called, from any slot, after each batch, when ``free`` has grown again; it
+        neither raises nor blocks."""
         ...
 
     def main(self, consume: Callable[[], None]) -> None:
@@ -49,13 +69,19 @@ class Pool(Protocol):
         ...
 
     def cancel(self, task_id: str, *, hard: bool) -> bool:
-        """Interrupt a running task; False: this pool cannot."""
+        """Interrupt a running task; False: this pool cannot, or does not know it as running.
+
+        Inside the task ``TaskCancelled`` is raised, with ``hard`` ``TaskKilled``; on an event loop ``asyncio.CancelledError`` for
+        both. Called by the consumer. Only a delivery that is a batch of its own can be cancelled: in a longer batch a pool cannot
+        tell which one runs. A task that ends meanwhile stays ended; True says that it was running when asked."""
         ...
 
     def resize(self, slots: int) -> None:
-        """Grow or shrink; busy slots finish first."""
+        """Grow or shrink; busy slots finish first, until then ``free`` stays 0. Called by the consumer."""
         ...
 
     def stop(self, deadline_s: float) -> bool:
-        """Wait for busy slots, at most ``deadline_s``; True if all are free. Called by the consumer after its last submit."""
+        """Wait for busy slots, at most ``deadline_s``; True if all are free. Called by the consumer after its last submit.
+
+        It may be called again to wait longer. The slots themselves end when ``main`` returns."""
         ...

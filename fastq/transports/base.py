@@ -9,11 +9,33 @@ A lost connection raises OperationalError; the next call connects again. Errors 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fastq.records import DeadLetter, Fetch, Fetched, Lease, Publication, Settled, Settlement, StoredResult
 
-__all__ = ["Backend", "Broker", "Inbox", "Inspector", "Wake"]
+__all__ = ["Backend", "Broker", "Inbox", "Inspector", "TransportOptions", "Wake"]
+
+
+@dataclass(frozen=True, slots=True)
+class TransportOptions:
+    """What the settings say to a transport; the URL says where it is."""
+
+    #: every key and channel name starts with it
+    prefix: str = "fastq:"
+    #: None: results are kept for ever
+    result_expires_s: int | None = 86_400
+    #: a message charged this often without an end becomes a dead letter
+    max_deliveries: int = 3
+    #: dead letters kept per queue at most, the oldest go first
+    dead_letter_max: int = 10_000
+    dead_letter_expires_s: int = 7 * 86_400
+    connect_timeout_s: float = 4.0
+    #: longest wait for one answer; supervisors set it below a third of the lease
+    socket_timeout_s: float = 30.0
+    lease_ms: int = 15_000
+    #: options of one technology only
+    extra: dict[str, object] = field(default_factory=dict)
 
 
 class Wake(Protocol):

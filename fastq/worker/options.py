@@ -30,6 +30,8 @@ class WorkerOptions:
     broker: str | None = None
     result_backend: str | None = None
     include: tuple[str, ...] = ()
+    #: no banner
+    quiet: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -1,0 +1,112 @@
+"""Where tasks wait while they are measured: a broker, and how it is filled and emptied."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Protocol
+
+from fastq import FastQ
+from fastq.bench.tasks import Bench, build
+from fastq.transports import open_backend, open_inspector
+
+__all__ = ["CHUNK", "BorrowedPlace", "Place", "producer", "send"]
+
+#: calls in one ``delay_many`` while a queue is filled: bounds the memory of a producer
+CHUNK = 20_000
+
+Args = tuple[float, ...]
+
+
+class Place(Protocol):
+    """A broker for measurements. ``fill`` and ``pending`` are called by the measuring process only."""
+
+    broker_url: str
+    backend_url: str | None
+    #: settings of the applications on both sides
+    conf: Mapping[str, Any]
+    queue: str
+
+    def fill(self, task: str, args: Sequence[Args]) -> None:
+        """Let the queue hold exactly these tasks, and nothing of an earlier measurement be left."""
+        ...
+
+    def pending(self) -> int:
+        """Return how many tasks the broker still holds: ready, delayed or leased."""
+        ...
+
+    def cpu_s(self) -> float | None:
+        """Return the CPU seconds the broker itself has used since ``fill``, where they are known."""
+        ...
+
+
+@contextmanager
+def producer(place: Place) -> Iterator[Bench]:
+    """Give an application that sends to a place."""
+    bench = build(place.broker_url, place.backend_url, place.conf)
+    try:
+        yield bench
+    finally:
+        bench.app.close()
+
+
+def send(bench: Bench, task: str, args: Iterable[Args], queue: str) -> list[str]:
+    """Send one task per argument tuple, in few calls; return their ids."""
+    ids: list[str] = []
+    left = iter(args)
+    while chunk := list(islice(left, CHUNK)):
+        ids += [result.id for result in bench.tasks[task].delay_many(chunk, queue=queue)]
+    return ids
+
+
+class BorrowedPlace:
+    """A user's own broker: a queue with a name that nobody has, and no trace of it afterwards.
+
+    It cannot have a server of its own, so unlike private places it keeps the ids of what it sent, to forget their results.
+    """
+
+    def __init__(self, app: FastQ) -> None:
+        self.queue = f"fastq-bench-{secrets.token_hex(4)}"
+        self.broker_url: str = app.broker_url
+        backend: str = app.backend_url
+        self.backend_url = None if backend.startswith("disabled") else backend
+        self.conf = {"key_prefix": app.conf.key_prefix, "result_expires": 600}
+        self._options = app.transport_options()
+        self._inspector = open_inspector(self.broker_url, self._options)
+        self._ids: list[str] = []
+
+    def fill(self, task: str, args: Sequence[Args]) -> None:
+        self.empty()
+        with producer(self) as bench:
+            self._ids += send(bench, task, args, self.queue)
+
+    def sent(self, ids: Iterable[str]) -> None:
+        """Remember tasks that were sent by other means."""
+        self._ids += ids
+
+    def pending(self) -> int:
+        depth = self._inspector.depth(self.queue)
+        return depth["ready"] + depth["delayed"] + depth["leased"]
+
+    def cpu_s(self) -> float | None:
+        return None
+
+    def empty(self) -> None:
+        """Drop the messages, dead letters and results of every measurement so far."""
+        self._inspector.purge(self.queue)
+        while dead := self._inspector.dead(self.queue, limit=1_000):
+            self._inspector.delete_dead(self.queue, [letter.key for letter in dead])
+        if self.backend_url is not None and self._ids:
+            backend = open_backend(self.backend_url, self._options)
+            try:
+                for at in range(0, len(self._ids), 1_000):
+                    backend.forget(self._ids[at : at + 1_000])
+            finally:
+                backend.close()
+        self._ids.clear()
+
+    def close(self) -> None:
+        self.empty()
+        self._inspector.close()

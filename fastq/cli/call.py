@@ -1,0 +1,65 @@
+"""``fastq call``: send one task by name."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from fastq.cli.context import Settings, app_options, load_app
+from fastq.cli.types import JSONValue, When
+
+__all__ = ["command"]
+
+
+@click.command("call", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("name")
+@click.option("-a", "--args", "positional", type=JSONValue(list), metavar="JSON", help="Positional arguments, a JSON array.")
+@click.option("-k", "--kwargs", "keywords", type=JSONValue(dict), metavar="JSON", help="Keyword arguments, a JSON object.")
+@click.option("--eta", type=When(seconds=False), metavar="TIME", help="Run not before this time (ISO 8601).")
+@click.option("--countdown", type=click.FloatRange(min=0), metavar="S", help="Run not before this many seconds from now.")
+@click.option("--expires", type=When(seconds=True), metavar="S|TIME", help="Do not run after that: seconds from now, or a time.")
+@click.option("--serializer", metavar="NAME", help="How to write the arguments: msgpack, json, yaml, pickle.")
+@click.option("--queue", metavar="NAME", help="Queue to send it to.")
+@click.option("--priority", type=click.IntRange(0, 9), metavar="N", help="0 to 9, higher is more urgent.")
+@app_options
+def command(
+    settings: Settings,
+    /,
+    name: str,
+    positional: list[Any] | None,
+    keywords: dict[str, Any] | None,
+    eta: datetime | None,
+    countdown: float | None,
+    expires: float | datetime | None,
+    serializer: str | None,
+    queue: str | None,
+    priority: int | None,
+) -> None:
+    """Send the task NAME and print its id once the broker has it.
+
+    A task that the application does not know is sent too: a worker of another application may.
+    """
+    if eta is not None and countdown is not None:
+        raise click.UsageError("--eta and --countdown exclude each other: give one of them.")
+    given = {
+        "eta": eta,
+        "countdown": countdown,
+        "expires": expires,
+        "serializer": serializer,
+        "queue": queue,
+        "priority": priority,
+    }
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    app = load_app(settings)
+    try:
+        if name in app.tasks:
+            result = app.tasks[name].apply_async(positional or [], keywords or {}, **options)
+        else:
+            settings.hint(f"{name!r} is not a task of {app.main!r}; sending it all the same")
+            result = app.send_task(name, positional or [], keywords or {}, **options)
+    except TypeError as exc:
+        # the arguments do not fit the task's signature
+        raise click.UsageError(str(exc)) from exc
+    click.echo(result.id)

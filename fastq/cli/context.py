@@ -1,0 +1,74 @@
+"""What every sub-command knows: the application's options, given before or after the sub-command."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from fastq.app import FastQ
+
+__all__ = ["Settings", "app_options", "load_app"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options that belong to no single sub-command."""
+
+    app: str | None = None
+    broker: str | None = None
+    result_backend: str | None = None
+    workdir: str | None = None
+    quiet: bool = False
+
+    def hint(self, text: str) -> None:
+        """Print a line for the human, on stderr so that output can be piped."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+
+def app_options(fn: Callable[Concatenate[Settings, P], R]) -> Callable[P, R]:
+    """Let a sub-command take the application's options too (they win over those before it) and change to --workdir.
+
+    The function gets the merged Settings as its first argument.
+    """
+
+    @click.option("-A", "--app", metavar="APP", help="The application: module, module:attribute or package.")
+    @click.option("-b", "--broker", metavar="URL", help="Broker URL, instead of the application's.")
+    @click.option("--result-backend", metavar="URL", help="Result backend URL, instead of the application's.")
+    @click.option("--workdir", metavar="DIR", type=click.Path(exists=True, file_okay=False), help="Change to this directory first.")
+    @click.pass_context
+    @functools.wraps(fn)
+    def command(ctx: click.Context, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        own = {name: kwargs.pop(name, None) for name in ("app", "broker", "result_backend", "workdir")}
+        before = ctx.find_object(Settings) or Settings()
+        settings = replace(before, **{name: value for name, value in own.items() if value is not None})
+        if settings.workdir is not None:
+            os.chdir(settings.workdir)
+        return fn(settings, *args, **kwargs)
+
+    return command
+
+
+def load_app(settings: Settings) -> FastQ:
+    """Import the application, with the command line's URLs in place of its own.
+
+    Never called by ``fastq worker``: its supervisor imports no application code.
+    """
+    # lazy: only commands that talk to a broker need the application
+    from fastq.finding import find_app
+
+    app = find_app(settings.app, os.getcwd())
+    if settings.broker is not None:
+        app.conf.broker_url = settings.broker
+    if settings.result_backend is not None:
+        app.conf.result_backend = settings.result_backend
+    return app

@@ -1,0 +1,86 @@
+"""Option types: JSON, times, pool names, comma-separated lists."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+import click
+
+from fastq.exceptions import ImproperlyConfigured
+from fastq.pools import canonical_name, check_installed
+
+__all__ = ["JSONValue", "Names", "PoolName", "When"]
+
+
+class JSONValue(click.ParamType):
+    """A JSON text of one type: ``JSONValue(list)`` reads ``[1, 2]``."""
+
+    name = "json"
+
+    def __init__(self, kind: type[list[Any]] | type[dict[str, Any]]) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        expected = "a JSON array, like '[1, \"two\"]'" if self.kind is list else "a JSON object, like '{\"x\": 1}'"
+        try:
+            decoded = json.loads(value)
+        except ValueError as exc:
+            self.fail(f"{value!r} is not JSON ({exc}); expected {expected}.", param, ctx)
+        if not isinstance(decoded, self.kind):
+            self.fail(f"{value!r} is not {expected}.", param, ctx)
+        return decoded
+
+
+class When(click.ParamType):
+    """An ISO 8601 date and time, or with ``seconds`` also a number of seconds from now."""
+
+    name = "time"
+
+    def __init__(self, *, seconds: bool) -> None:
+        self.seconds = seconds
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | float:
+        if not isinstance(value, str):
+            assert isinstance(value, datetime | float)
+            return value
+        if self.seconds:
+            try:
+                return float(value)
+            except ValueError:
+                pass
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            number = "a number of seconds or " if self.seconds else ""
+            self.fail(f"{value!r} is not {number}an ISO 8601 time, like 2030-01-31T12:00:00+00:00.", param, ctx)
+
+
+class Names(click.ParamType):
+    """Comma-separated names, as a tuple without empty ones."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        names = tuple(dict.fromkeys(name for part in value.split(",") if (name := part.strip())))
+        if not names:
+            self.fail(f"{value!r} names nothing; expected names separated by commas, like a,b.", param, ctx)
+        return names
+
+
+class PoolName(click.ParamType):
+    """A pool that exists and whose library is installed."""
+
+    name = "pool"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            check_installed(value)
+            return canonical_name(value)
+        except ImproperlyConfigured as exc:
+            self.fail(str(exc), param, ctx)

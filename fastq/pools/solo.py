@@ -1,0 +1,77 @@
+"""One slot, in the main thread: ``breakpoint()`` works there, and a task may use signals.
+
+Also what each prefork process is. The consumer lives in a background thread, so it settles and fetches while a task runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from fastq.exceptions import ImproperlyConfigured
+from fastq.pools.native import SIGNALS_S, ConsumerThread, NativeCalls
+from fastq.pools.slots import SlotCount
+
+if TYPE_CHECKING:
+    from fastq._core import Delivery
+    from fastq.pools.base import SlotRunner
+
+__all__ = ["SoloPool"]
+
+logger = logging.getLogger("fastq.pool")
+
+
+class SoloPool(SlotCount):
+    """One slot in the main thread.
+
+    ``main`` returns when the consumer has returned *and* the running batch has ended: nothing but a signal can interrupt it.
+    """
+
+    def __init__(self, slots: int = 1) -> None:
+        super().__init__(1)
+        self._batches: SimpleQueue[Sequence[Delivery] | None] = SimpleQueue()
+        self._calls = NativeCalls()
+
+    def start(self, runner: SlotRunner, done: Callable[[], object]) -> None:
+        self._runner = runner
+        self._done = done
+
+    def main(self, consume: Callable[[], None]) -> None:
+        consumer = ConsumerThread(consume, lambda: self._batches.put(None))
+        consumer.start()
+        get, run = self._batches.get, self._runner.run
+        try:
+            while True:
+                try:
+                    batch = get(timeout=SIGNALS_S)  # signal handlers run in here
+                except Empty:
+                    continue
+                if batch is None:
+                    break
+                try:
+                    run(0, batch)
+                except Exception:  # the slot must survive: a process without it would hold its lease and do nothing
+                    logger.exception("the runner raised; deliveries without an outcome stay leased: %s", [d.id for d in batch])
+                finally:
+                    self._give_back()
+                self._done()
+        finally:
+            self._calls.close()
+        consumer.reraise()
+
+    def submit(self, batch: Sequence[Delivery]) -> None:
+        self._take()
+        self._batches.put(batch)
+
+    def call_async(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._calls.call(fn, args, kwargs)
+
+    def cancel(self, task_id: str, *, hard: bool) -> bool:
+        """Return False: an exception in the main thread could hit the worker itself. The supervisor signals the process."""
+        return False
+
+    def resize(self, slots: int) -> None:
+        if slots != 1:
+            raise ImproperlyConfigured(f"a solo or prefork process has one slot and cannot be resized to {slots}; add processes")

@@ -1,0 +1,430 @@
+"""Send messages, in few round trips whoever calls: group commit.
+
+The caller that finds no call in flight becomes the *leader*: it publishes its own messages. Callers that come meanwhile queue a
+*ticket* and wait; when the leader's call is answered it hands the lead to the first of them, who publishes everything queued as
+one numbered call. So one producer has one call in flight, each call returns only when its own messages are in, and nobody
+waits for a timer. Tickets of event loops are led by a small thread, which exists only where ``adelay`` is used.
+
+Stories thought through:
+- The leader is interrupted (KeyboardInterrupt, a greenlet's timeout) in the middle of a call that carries others' messages: the
+  batch stays open, and whoever leads next repeats it under its own number, so the broker keeps it once.
+- A follower is interrupted while it waits: its ticket is withdrawn if still queued; if the lead was just handed to it, it hands it on.
+- The process forks while another thread holds these locks: the child has new ones, a new producer name and a new connection;
+  the parent's broker object is kept but never used or closed there, because closing could speak on the parent's socket.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fastq.exceptions import OperationalError
+from fastq.records import Publication
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from fastq.transports.base import Broker
+
+__all__ = ["NO_RETRY", "Producer", "RetryPolicy"]
+
+#: messages in one call: what one script may take (DESIGN, protocol rules)
+MAX_BATCH = 1_000
+#: how long interpreter exit waits for what ``adelay`` has accepted, once the broker cannot be reached
+EXIT_WAIT_S = 30.0
+
+
+class RetryPolicy(NamedTuple):
+    """How often and when a publish is tried again; names and meaning are Celery's."""
+
+    #: None: no end
+    max_retries: int | None = 3
+    interval_start_s: float = 0.0
+    interval_step_s: float = 0.2
+    interval_max_s: float = 1.0
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> RetryPolicy:
+        """Read ``task_publish_retry_policy``; keys that are missing have their defaults."""
+        known = {"max_retries", "interval_start", "interval_step", "interval_max"}
+        # Celery's retry_errors and errback are for its client library's own errors
+        if unknown := set(values) - known - {"retry_errors", "errback"}:
+            raise ValueError(f"unknown keys {sorted(unknown)} in the publish retry policy, expected some of {sorted(known)}")
+        retries = values.get("max_retries", 3)
+        return cls(
+            None if retries is None else int(retries),
+            float(values.get("interval_start") or 0.0),
+            float(values.get("interval_step", 0.2) or 0.0),
+            float(values.get("interval_max", 1.0) or 0.0),
+        )
+
+    def pause_s(self, attempt: int) -> float | None:
+        """Return how long to wait after the ``attempt``-th failure (from 1), None: give up."""
+        if self.max_retries is not None and attempt > self.max_retries:
+            return None
+        return min(self.interval_start_s + (attempt - 1) * self.interval_step_s, max(self.interval_max_s, self.interval_start_s))
+
+
+NO_RETRY = RetryPolicy(max_retries=0)
+
+
+class _Ticket:
+    """What one caller has queued."""
+
+    __slots__ = ("done", "error", "future", "gate", "ids", "lead", "loop", "policy", "publications")
+
+    def __init__(self, publications: Sequence[Publication], ids: Sequence[str], policy: RetryPolicy) -> None:
+        self.publications = publications
+        self.ids = ids
+        self.policy = policy
+        self.done = False
+        self.lead = False
+        self.error: BaseException | None = None
+        #: a held lock that is released once: when done, or when this ticket is to lead
+        self.gate: threading.Lock | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.future: asyncio.Future[None] | None = None
+
+    def finish(self, error: BaseException | None) -> None:
+        self.error = error
+        self.done = True
+        if self.gate is not None:
+            self.gate.release()
+        elif self.loop is not None:
+            try:
+                self.loop.call_soon_threadsafe(self._resolve)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                pass
+
+    def _resolve(self) -> None:
+        future = self.future
+        if future is not None and not future.done():
+            if self.error is not None:
+                future.set_exception(self.error)
+            else:
+                future.set_result(None)
+
+
+class _Lane:
+    """The state of one producer name: everything that must not cross a fork."""
+
+    __slots__ = ("broker", "committer", "committer_gate", "leading", "lock", "name", "number", "offset_ms", "open", "queue")
+
+    def __init__(self) -> None:
+        self.name = os.urandom(8).hex()
+        self.number = 0
+        self.lock = threading.Lock()
+        self.leading = False
+        self.queue: deque[_Ticket] = deque()
+        #: a call that was interrupted, to be repeated as it was
+        self.open: tuple[int, list[_Ticket]] | None = None
+        self.broker: Broker | None = None
+        #: broker's clock minus this machine's; None: not asked yet
+        self.offset_ms: int | None = None
+        self.committer: threading.Thread | None = None
+        self.committer_gate: threading.Lock | None = None
+
+
+#: producers of this process, to start afresh after a fork and to flush at exit
+_producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+#: brokers inherited over a fork: kept so that no destructor ever speaks on the parent's connections
+_inherited: list[object] = []
+
+
+class Producer:
+    """Publish for one application in one process. Safe from any thread, greenlet and event loop.
+
+    Opens its connection at the first use; holds no lock, thread or connection before.
+    """
+
+    def __init__(self, open_broker: Callable[[], Broker]) -> None:
+        self._open_broker = open_broker
+        self._lane_: _Lane | None = None
+        _producers.add(self)
+
+    @property
+    def name(self) -> str:
+        """Return this producer's name: random, new after every fork."""
+        return self._lane().name
+
+    def _lane(self) -> _Lane:
+        lane = self._lane_
+        if lane is None:
+            # setdefault on the instance's dict is atomic: two first callers get one lane
+            lane = self.__dict__.setdefault("_first", _Lane())
+            self._lane_ = lane
+        return lane
+
+    def now_ms(self, policy: RetryPolicy = RetryPolicy()) -> int:
+        """Return the broker's clock in Unix ms (the offset last seen; asks the broker the first time).
+
+        Raises OperationalError without task ids: nothing has been sent.
+        """
+        lane = self._lane_
+        if lane is None or lane.offset_ms is None:
+            lane = self._lane()
+            self.publish((), (), policy)
+        return int(time.time() * 1000) + (lane.offset_ms or 0)
+
+    # --- publishing ---
+
+    def publish(self, publications: Sequence[Publication], ids: Sequence[str], policy: RetryPolicy) -> None:
+        """Return when the broker has the messages. OperationalError: unknown whether kept, with the ids."""
+        lane = self._lane_ or self._lane()
+        ticket = _Ticket(publications, ids, policy)
+        led = alone = False
+        try:
+            with lane.lock:
+                if not lane.leading:
+                    led = lane.leading = True
+                    alone = not lane.queue and lane.open is None
+                else:
+                    ticket.gate = threading.Lock()
+                    ticket.gate.acquire()
+                if not alone:
+                    lane.queue.append(ticket)
+            if alone:
+                self._call(lane, [ticket], ticket)
+            elif led:
+                self._lead(lane, ticket)
+            else:
+                self._await_turn(lane, ticket)
+        finally:
+            if led:
+                self._hand_over(lane)
+        if ticket.error is not None:
+            raise ticket.error
+
+    def _await_turn(self, lane: _Lane, ticket: _Ticket) -> None:
+        gate = ticket.gate
+        assert gate is not None
+        try:
+            gate.acquire()
+            if ticket.lead and not ticket.done:
+                self._lead(lane, ticket)
+        except BaseException:
+            with lane.lock:
+                if ticket in lane.queue:
+                    lane.queue.remove(ticket)  # it was never sent, and now never will be
+                if ticket.lead:
+                    ticket.gate = None
+            raise
+        finally:
+            if ticket.lead:
+                self._hand_over(lane)
+
+    def _lead(self, lane: _Lane, own: _Ticket | None) -> None:
+        """Publish what is queued until ``own`` is done (None: until nothing is queued). The caller hands the lead on."""
+        while (own is None or not own.done) and (batch := self._next(lane)):
+            self._call(lane, batch, own)
+
+    def _next(self, lane: _Lane) -> list[_Ticket]:
+        """Take the tickets of the next call: those of one retry policy, up to a full batch."""
+        with lane.lock:
+            if lane.open is not None:
+                return lane.open[1]
+            queue = lane.queue
+            batch: list[_Ticket] = []
+            size = 0
+            while queue and (not batch or (queue[0].policy == batch[0].policy and size + len(queue[0].publications) <= MAX_BATCH)):
+                ticket = queue.popleft()
+                size += len(ticket.publications)
+                batch.append(ticket)
+            return batch
+
+    def _call(self, lane: _Lane, batch: list[_Ticket], own: _Ticket | None) -> None:
+        """Make one numbered call, repeated as the policy says; every ticket of the batch ends in it."""
+        if lane.open is not None:
+            number = lane.open[0]
+        else:
+            lane.number = number = lane.number + 1
+        error: BaseException | None = None
+        try:
+            if len(batch) == 1:
+                messages = batch[0].publications
+            else:
+                messages = [publication for ticket in batch for publication in ticket.publications]
+            attempt = 0
+            while True:
+                try:
+                    self._send(lane, number, messages)
+                    break
+                except OperationalError as exc:
+                    attempt += 1
+                    pause_s = batch[0].policy.pause_s(attempt)
+                    if pause_s is None:
+                        error = exc
+                        break
+                    time.sleep(pause_s)
+                except Exception as exc:  # a fault in a transport must reach every caller, not leave them waiting
+                    error = exc
+                    break
+        except BaseException:
+            # interrupted: others' messages are in this call, so it stays open for the next leader
+            others = [ticket for ticket in batch if ticket is not own and not ticket.done]
+            lane.open = (number, batch) if others else None
+            if own is not None:
+                with lane.lock:
+                    if own in lane.queue:
+                        lane.queue.remove(own)
+                own.done = True
+            raise
+        lane.open = None
+        for ticket in batch:
+            if ticket.done:
+                continue
+            ticket.finish(None if error is None else _failure(error, ticket.ids))
+
+    def _send(self, lane: _Lane, number: int, messages: Sequence[Publication]) -> None:
+        broker = lane.broker
+        if broker is None:
+            broker = lane.broker = self._open_broker()
+        if messages:
+            broker.publish(lane.name, number, messages)
+        lane.offset_ms = broker.now_ms() - int(time.time() * 1000)
+
+    def _hand_over(self, lane: _Lane) -> None:
+        """Give the lead to the first in the queue, or to nobody."""
+        with lane.lock:
+            waiting: deque[_Ticket] | list[_Ticket] = lane.queue
+            if lane.open is not None:
+                waiting = [ticket for ticket in lane.open[1] if not ticket.done] + list(lane.queue)
+            if not waiting:
+                lane.leading = False
+                return
+            heir = next((ticket for ticket in waiting if ticket.gate is not None and not ticket.lead), None)
+            if heir is not None:
+                heir.lead = True
+                gate = heir.gate
+            else:  # only event loops wait: their thread leads
+                gate = self._committer_gate(lane)
+        assert gate is not None
+        gate.release()
+
+    # --- event loops ---
+
+    async def apublish(self, publications: Sequence[Publication], ids: Sequence[str], policy: RetryPolicy) -> None:
+        """The same from an event loop, any of several."""
+        import asyncio  # lazy: only where an event loop runs already
+
+        lane = self._lane_ or self._lane()
+        ticket = _Ticket(publications, ids, policy)
+        ticket.loop = asyncio.get_running_loop()
+        ticket.future = ticket.loop.create_future()
+        with lane.lock:
+            lane.queue.append(ticket)
+            start = not lane.leading
+            if start:
+                lane.leading = True
+                gate = self._committer_gate(lane)
+        if start:
+            gate.release()
+        try:
+            await ticket.future
+        except asyncio.CancelledError:
+            with lane.lock:
+                if ticket in lane.queue:
+                    lane.queue.remove(ticket)
+            raise
+
+    async def anow_ms(self) -> int:
+        """``now_ms`` that does not block the loop where the broker has to be asked."""
+        lane = self._lane()
+        if lane.offset_ms is None:
+            await self.apublish((), (), RetryPolicy())
+        return int(time.time() * 1000) + (lane.offset_ms or 0)
+
+    def _committer_gate(self, lane: _Lane) -> threading.Lock:
+        """Return what wakes the committer thread, starting it if need be. Called under the lane's lock."""
+        gate = lane.committer_gate
+        if gate is None:
+            gate = lane.committer_gate = threading.Lock()
+            gate.acquire()
+        if lane.committer is None or not lane.committer.is_alive():
+            lane.committer = threading.Thread(target=_commit, args=(weakref.ref(self), lane, gate), name="fastq-committer", daemon=True)
+            lane.committer.start()
+        return gate
+
+    # --- end ---
+
+    def flush(self, timeout_s: float = EXIT_WAIT_S) -> bool:
+        """Wait until everything queued so far has been sent; False if that took too long."""
+        lane = self._lane_
+        if lane is None or not (lane.leading or lane.queue or lane.open):
+            return True
+        ticket = _Ticket((), (), NO_RETRY)
+        ticket.gate = threading.Lock()
+        ticket.gate.acquire()
+        with lane.lock:
+            lane.queue.append(ticket)
+            lead = not lane.leading
+            if lead:
+                lane.leading = True
+                ticket.lead = True
+        if lead or (ticket.gate.acquire(timeout=timeout_s) and ticket.lead):
+            try:
+                self._lead(lane, ticket)
+            finally:
+                self._hand_over(lane)
+        return ticket.done
+
+    def close(self) -> None:
+        """Send what is queued and drop the connection; a later publish opens a new one."""
+        self.flush()
+        lane = self._lane_
+        if lane is not None:
+            with lane.lock:
+                broker, lane.broker = lane.broker, None
+            if broker is not None:
+                broker.close()
+
+    def _after_fork(self) -> None:
+        lane = self.__dict__.pop("_first", None)
+        self._lane_ = None
+        if lane is not None:
+            _inherited.append(lane)
+
+
+def _failure(error: BaseException, ids: Sequence[str]) -> BaseException:
+    """Return an error of each caller's own, with its own ids: several raise it at once."""
+    if not isinstance(error, OperationalError):
+        return error
+    shown = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+    text = f"{error} (it is unknown whether the broker kept {shown})" if ids else str(error)
+    failure = OperationalError(text, task_ids=ids)
+    failure.__cause__ = error
+    return failure
+
+
+def _commit(owner: weakref.ref[Producer], lane: _Lane, gate: threading.Lock) -> None:
+    """Lead for event loops, whenever woken. Ends with its producer."""
+    while True:
+        gate.acquire()
+        producer = owner()
+        if producer is None:
+            return
+        try:
+            producer._lead(lane, None)
+        finally:
+            producer._hand_over(lane)
+            del producer
+
+
+def _after_fork_in_child() -> None:
+    for producer in list(_producers):
+        producer._after_fork()
+
+
+def _flush_at_exit() -> None:
+    for producer in list(_producers):
+        producer.flush()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_flush_at_exit)

@@ -1,0 +1,124 @@
+"""Find the transport for a URL. Each technology is one module, imported only when a URL names it.
+
+A technology's module has three functions, all taking ``(url, options)``: ``open_broker``, ``open_backend`` and
+``open_inspector``. They parse the URL (ImproperlyConfigured) but connect to nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import parse_qsl, urlencode
+
+from fastq.exceptions import ImproperlyConfigured
+from fastq.transports.base import Backend, Broker, Inbox, Inspector, TransportOptions, Wake
+
+__all__ = [
+    "Backend",
+    "Broker",
+    "Inbox",
+    "Inspector",
+    "TransportOptions",
+    "Wake",
+    "display_url",
+    "open_backend",
+    "open_broker",
+    "open_inspector",
+    "preload",
+    "scheme_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Technology:
+    module: str
+    #: the client libraries it needs, as imported
+    needs: tuple[str, ...] = ()
+    #: the extra that installs them
+    extra: str = ""
+
+
+_REDIS = _Technology("fastq.transports.redis", ("redis",), "redis")
+
+#: URL scheme -> where it is implemented
+_SCHEMES = {
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "redis+socket": _REDIS,
+    "unix": _REDIS,
+    "sqlite": _Technology("fastq.transports.sqlite"),
+    "memory": _Technology("fastq.transports.memory"),
+}
+
+#: query parameters whose values are never shown
+_SECRET = re.compile("password|secret|token", re.IGNORECASE)
+
+
+def scheme_of(url: str) -> str:
+    """Return the URL's scheme in lower case; ImproperlyConfigured if fastq knows no transport of that name."""
+    scheme, mark, _ = url.partition("://")
+    scheme = scheme.lower()
+    known = ", ".join(f"{name}://" for name in _SCHEMES)
+    if not mark:
+        raise ImproperlyConfigured(f"{display_url(url)!r} is not a transport URL: expected one that starts with {known}.")
+    if scheme not in _SCHEMES:
+        close = difflib.get_close_matches(scheme, _SCHEMES, n=1)
+        meant = f" Did you mean {close[0]}://?" if close else ""
+        raise ImproperlyConfigured(f"No transport for {scheme}:// (in {display_url(url)!r}); known are {known}.{meant}")
+    return scheme
+
+
+def open_broker(url: str, options: TransportOptions) -> Broker:
+    """Return a Broker for the URL; it connects at its first call."""
+    return cast(Broker, _module(url).open_broker(url, options))
+
+
+def open_backend(url: str, options: TransportOptions) -> Backend:
+    """Return a Backend for the URL; it connects at its first call."""
+    return cast(Backend, _module(url).open_backend(url, options))
+
+
+def open_inspector(url: str, options: TransportOptions) -> Inspector:
+    """Return an Inspector for the URL; it connects at its first call."""
+    return cast(Inspector, _module(url).open_inspector(url, options))
+
+
+def preload(url: str) -> None:
+    """Import what the URL's transport will need, without connecting (a nursery does so once for all its forks)."""
+    technology = _SCHEMES[scheme_of(url)]
+    _module(url)
+    for library in technology.needs:
+        importlib.import_module(library)
+
+
+def display_url(url: str) -> str:
+    """Return the URL as it may be shown: passwords replaced by ``**``."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        # Not a URL: it may still carry a password, so what stands before the last @ is not shown.
+        return f"**@{url.rpartition('@')[2]}" if "@" in url else url
+    rest, query_mark, query = rest.partition("?")
+    # The last @ before the path ends the credentials; a password with a raw / or @ in it must not leak either.
+    credentials, at, place = rest.rpartition("@")
+    if at:
+        user, colon, _ = credentials.partition(":")
+        credentials = f"{user}:**" if colon else "**" if scheme.lower() not in ("unix", "redis+socket") else user
+    if query:
+        pairs = parse_qsl(query, keep_blank_values=True)
+        query = urlencode([(name, "**" if _SECRET.search(name) else value) for name, value in pairs], safe="*/:")
+    return f"{scheme}://{credentials}{at}{place}{query_mark}{query}"
+
+
+def _module(url: str) -> Any:
+    technology = _SCHEMES[scheme_of(url)]
+    for library in technology.needs:
+        if importlib.util.find_spec(library) is None:
+            raise ImproperlyConfigured(
+                f"{display_url(url)!r} needs the Python package {library!r}, which is not installed: "
+                f"pip install 'fastq[{technology.extra}]'"
+            )
+    return importlib.import_module(technology.module)

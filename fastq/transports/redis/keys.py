@@ -1,0 +1,108 @@
+"""Every key and channel name that fastq uses on Redis is built here.
+
+With the default prefix, for a queue ``default`` (the braces make one slot of a cluster out of all its keys):
+
+    fastq:{default}:ready:<level>       list    messages to be taken, oldest first; levels 0 to 9
+    fastq:{default}:levels              set     levels above 0 whose list is not empty
+    fastq:{default}:delayed             zset    level, nonce and message -> due at (ms)
+    fastq:{default}:leased:<process>    hash    delivery tag -> message; ``#`` -> number of the last fetch call
+    fastq:{default}:leases              zset    process -> last renewal (ms), 0: condemned
+    fastq:{default}:idle                zset    process -> when it wakes up by itself (ms)
+    fastq:{default}:dead                zset    dead letter -> died at (ms)
+    fastq:{default}:dead:messages       hash    dead letter -> its record
+    fastq:{default}:from:<producer>     string  last publish call of this producer (expires)
+    fastq:results:<slot>                hash    task id -> result record, for the time-ordered ids of one 4 second slot (expires)
+    fastq:result:<id>                   string  result record of any other id (expires)
+    fastq:wake:<process>                channel of an idle worker process
+    fastq:inbox:<name>                  channel of a producer process that waits for results
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["LEVELS", "Keys", "QueueKeys"]
+
+#: priority levels 0 to 9
+LEVELS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """The keys of one queue."""
+
+    base: str
+    ready: tuple[str, ...]
+    levels: str
+    delayed: str
+    leases: str
+    idle: str
+    dead: str
+    dead_messages: str
+
+    def leased(self, process: str) -> str:
+        return f"{self.base}leased:{process}"
+
+    def sent(self, producer: str) -> str:
+        return f"{self.base}from:{producer}"
+
+
+class Keys:
+    """Build names under one prefix; the keys of a queue are built once and kept."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.wake_prefix = f"{prefix}wake:"
+        self.inbox_prefix = f"{prefix}inbox:"
+        self._slot_prefix = f"{prefix}results:"
+        self._single_prefix = f"{prefix}result:"
+        self._queues: dict[str, QueueKeys] = {}
+
+    def queue(self, name: str) -> QueueKeys:
+        keys = self._queues.get(name)
+        if keys is None:
+            base = f"{self.prefix}{{{name}}}:"
+            keys = self._queues[name] = QueueKeys(
+                base=base,
+                ready=tuple(f"{base}ready:{level}" for level in range(LEVELS)),
+                levels=f"{base}levels",
+                delayed=f"{base}delayed",
+                leases=f"{base}leases",
+                idle=f"{base}idle",
+                dead=f"{base}dead",
+                dead_messages=f"{base}dead:messages",
+            )
+        return keys
+
+    def wake(self, process: str) -> str:
+        return self.wake_prefix + process
+
+    def inbox(self, name: str) -> str:
+        return self.inbox_prefix + name
+
+    def result(self, task_id: str) -> tuple[str, bool]:
+        """Return the key that holds a task's result, and whether it is a hash with the id as field.
+
+        A UUIDv7 begins with its time in ms: without the last 3 of these 12 hex digits it names a slot of 4,096 ms. One HSET writes
+        the results of a whole batch (0.5 us each where SET .. EX takes 3.2), and the slot's TTL is the TTL of all of them.
+        """
+        if len(task_id) == 36 and task_id[14] == "7" and task_id[8] == task_id[13] == task_id[18] == task_id[23] == "-":
+            return f"{self._slot_prefix}{task_id[:8]}{task_id[9:10]}", True
+        return self._single_prefix + task_id, False
+
+    def every(self) -> str:
+        """Return the glob that matches every key of every queue."""
+        escaped = "".join(f"\\{char}" if char in "*?[]\\^" else char for char in self.prefix)
+        return f"{escaped}{{*}}:*"
+
+    def queue_of(self, key: str) -> str | None:
+        """Return the name of the queue that a key belongs to, None if it belongs to none."""
+        if not key.startswith(f"{self.prefix}{{"):
+            return None
+        start = len(self.prefix) + 1
+        ends = [key.find(f"}}:{kind}", start) for kind in _KINDS]
+        found = [end for end in ends if end > 0]
+        return key[start : min(found)] if found else None
+
+
+_KINDS = ("ready:", "levels", "delayed", "leased:", "leases", "idle", "dead", "from:")

@@ -1,0 +1,31 @@
+-- Move up to 100 due messages from `delayed` to the tail of their levels, and return when the next one is due (0: none).
+-- Member: level digit, length of the nonce as one byte, nonce, message. The caller has done a write that Redis allows
+-- when it is out of memory, so RPUSH and SADD cannot be refused. The messages are pushed before they are removed.
+local function promote(delayed, levels, ready, now)
+  local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  if #head == 0 then
+    return 0, 0
+  end
+  if tonumber(head[2]) > now then
+    return tonumber(head[2]), 0
+  end
+  local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 100)
+  local moved = {}
+  for i = 1, #due do
+    local member = due[i]
+    local level = string.byte(member, 1) - 48
+    moved[level] = moved[level] or {}
+    table.insert(moved[level], string.sub(member, 3 + string.byte(member, 2)))
+  end
+  for level = 0, 9 do
+    if moved[level] then
+      redis.call('RPUSH', KEYS[ready + level], unpack(moved[level]))
+      if level > 0 then
+        redis.call('SADD', levels, level)
+      end
+    end
+  end
+  redis.call('ZREMRANGEBYRANK', delayed, 0, #due - 1)
+  head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+  return tonumber(head[2] or 0), #due
+end

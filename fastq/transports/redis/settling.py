@@ -1,0 +1,194 @@
+"""Turn settlements into calls of the settle script. One pass over the batch: this is paid per task."""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fastq._core import DEAD, DONE, RETRY, RETURN, Settlement, packb
+from fastq.transports.base import TransportOptions
+from fastq.transports.redis.keys import Keys
+from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
+from fastq.transports.redis.scripts import script
+
+__all__ = ["INBOX_RECORD", "SettleCalls", "Ttl", "notice"]
+
+#: bytes of a result record that rides in the inbox message; a larger one is read from the backend
+INBOX_RECORD = 4096
+
+_OWNERS = [array("H", range(n)).tobytes() for n in range(2)]
+
+
+class Ttl:
+    """Decide when a results slot's TTL is raised: not at every batch, and never so late that a record lives too short.
+
+    It is raised to more than asked for by the time for which it is then left alone.
+    """
+
+    def __init__(self, expires_s: int | None) -> None:
+        self._pause_s = min(30, max(1, (expires_s or 0) // 10))
+        #: what EXPIRE is told, s; 0: for ever
+        self.slot_s = expires_s + self._pause_s if expires_s else 0
+        self.single_s = expires_s or 0
+        self._raised: dict[str, float] = {}
+
+    def due(self, key: str) -> bool:
+        now = time.monotonic()
+        if now - self._raised.get(key, -1e9) < self._pause_s:
+            return False
+        if len(self._raised) > 1000:
+            self._raised = {name: at for name, at in self._raised.items() if now - at < self._pause_s}
+        self._raised[key] = now
+        return True
+
+    def forget(self) -> None:
+        """Raise again: it is not known what the server has seen."""
+        self._raised.clear()
+
+
+class SettleCalls:
+    """Build the commands of settle calls."""
+
+    def __init__(self, keys: Keys, options: TransportOptions) -> None:
+        self._keys = keys
+        self._options = options
+        self._ttl = Ttl(options.result_expires_s)
+
+    def commands(
+        self, process: str, settlements: Sequence[Settlement], results: bool
+    ) -> Iterator[tuple[tuple[Any, ...], list[Settlement]]]:
+        """Yield one command per queue and bounded chunk, with its settlements in the order of the script's indexes."""
+        queues: dict[str, list[Settlement]] = {}
+        queue, items = "", None
+        for settlement in settlements:
+            if items is None or settlement.queue != queue:
+                queue = settlement.queue
+                items = queues.setdefault(queue, [])
+            items.append(settlement)
+        for queue, items in queues.items():
+            # RETURN goes to the head of its level: the last chunk first keeps the order of the batch.
+            for chunk in reversed(list(_chunks(items, results))):
+                yield self._command(queue, process, chunk, results)
+
+    def _command(
+        self, queue: str, process: str, settlements: list[Settlement], results: bool
+    ) -> tuple[tuple[Any, ...], list[Settlement]]:
+        keys, options = self._keys.queue(queue), self._options
+        done = [settlement for settlement in settlements if settlement.verdict == DONE]
+        returned: list[Settlement] = []
+        retried: list[Settlement] = []
+        dead: list[Settlement] = []
+        if len(done) < len(settlements):
+            returned = [settlement for settlement in settlements if settlement.verdict == RETURN]
+            retried = [settlement for settlement in settlements if settlement.verdict == RETRY]
+            dead = [settlement for settlement in settlements if settlement.verdict == DEAD]
+        ordered = done + returned + retried + dead if len(done) < len(settlements) else done
+        tail: list[Any] = []
+        for settlement in retried:
+            if settlement.message is None:
+                raise ValueError(f"settlement {settlement.tag} of task {settlement.id}: RETRY without a message")
+            tail += (settlement.level, max(settlement.delay_ms, 0), settlement.message)
+        for settlement in dead:
+            tail += (packb([settlement.reason, settlement.detail]), settlement.message or b"")
+        result_keys: list[str] = []
+        inboxes: list[Any] = []
+        if results:
+            self._add_results(ordered, result_keys, tail, inboxes)
+        command = (
+            script("settle"),
+            16 + len(result_keys),
+            *(keys.leased(process), keys.idle, keys.levels, keys.delayed, keys.dead, keys.dead_messages),
+            *keys.ready,
+            *result_keys,
+            *(process, self._keys.wake_prefix, os.urandom(6).hex() if retried else ""),
+            *(options.dead_letter_max, options.dead_letter_expires_s, self._ttl.single_s, self._ttl.slot_s),
+            *(len(done), len(returned), len(retried), len(dead), len(result_keys), len(inboxes) // 3),
+            *[settlement.tag for settlement in ordered],
+            *tail,
+            *inboxes,
+        )
+        return command, ordered
+
+    def _add_results(self, ordered: list[Settlement], keys: list[str], tail: list[Any], inboxes: list[Any]) -> None:
+        """Append one group per results key to ``tail``, and what the inboxes are told."""
+        groups: dict[str, tuple[list[int], list[Any]]] = {}
+        waiting: dict[str, tuple[list[int], list[Any]]] = {}
+        head, owners, values = "", None, None
+        for index, settlement in enumerate(ordered):
+            record = settlement.result
+            if record is None:
+                continue
+            task_id = settlement.id
+            # The test of Keys.result, written out: this loop runs once per task.
+            if task_id[:10] != head or len(task_id) != 36 or task_id[14] != "7" or task_id[13:24:5] != "---":
+                key, is_slot = self._keys.result(task_id)
+                head = task_id[:10] if is_slot else ""
+                owners, values = groups.setdefault(key, ([], []))
+            owners.append(index)  # type: ignore[union-attr]  # set with the first head
+            values += (task_id, record)  # type: ignore[operator]
+            if settlement.inbox:
+                places, notices = waiting.setdefault(settlement.inbox, ([], []))
+                places.append(index)
+                notices += (task_id, record if len(record) <= INBOX_RECORD else None)
+        for key, (owner_list, value_list) in groups.items():
+            is_slot = key.startswith(self._keys.slot_prefix)
+            keys.append(key)
+            tail += ("h" if is_slot else "s", "1" if is_slot and self._ttl.due(key) else "0", len(owner_list), array_bytes(owner_list))
+            tail += value_list
+        for name, (places, notices) in waiting.items():
+            inboxes += (self._keys.inbox(name), array_bytes(places), notice(notices))
+
+    def forget(self) -> None:
+        self._ttl.forget()
+
+
+def notice(items: list[Any]) -> bytes:
+    """Write an inbox message: [id, record or nil, ...]."""
+    return packb(items)
+
+
+def array_bytes(numbers: list[int]) -> bytes:
+    """Write numbers below 65,536 as two bytes each, low byte first."""
+    packed = array("H", numbers)
+    if _BIG_ENDIAN:
+        packed.byteswap()
+    return packed.tobytes()
+
+
+_BIG_ENDIAN = array("H", [1]).tobytes() != b"\x01\x00"
+
+
+def _chunks(settlements: list[Settlement], results: bool) -> Iterator[list[Settlement]]:
+    """Split into calls of bounded size."""
+    if len(settlements) <= CALL_MESSAGES:
+        size = 0
+        for settlement in settlements:
+            size += _size(settlement, results)
+        if size <= CALL_BYTES:
+            yield settlements
+            return
+    chunk: list[Settlement] = []
+    size = 0
+    for settlement in settlements:
+        own = _size(settlement, results)
+        if chunk and (len(chunk) >= CALL_MESSAGES or size + own > CALL_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(settlement)
+        size += own
+    if chunk:
+        yield chunk
+
+
+def _size(settlement: Settlement, results: bool) -> int:
+    size = 0
+    if results and settlement.result is not None:
+        size += len(settlement.result)
+    if settlement.message is not None:
+        size += len(settlement.message)
+    if settlement.detail is not None:
+        size += len(settlement.detail)
+    return size

@@ -1,0 +1,26 @@
+"""The embedded transport: one SQLite file that producers and any number of worker processes of one machine share."""
+
+from __future__ import annotations
+
+from fastq.transports.base import TransportOptions
+from fastq.transports.sqlite.backend import SQLiteBackend
+from fastq.transports.sqlite.broker import SQLiteBroker
+from fastq.transports.sqlite.inspector import SQLiteInspector
+from fastq.transports.sqlite.url import parse
+
+__all__ = ["SQLiteBackend", "SQLiteBroker", "SQLiteInspector", "open_backend", "open_broker", "open_inspector"]
+
+
+def open_broker(url: str, options: TransportOptions) -> SQLiteBroker:
+    """Return a broker on the file that the URL names; the file is opened, and made if it is not there, at the first call."""
+    return SQLiteBroker(parse(url), options)
+
+
+def open_backend(url: str, options: TransportOptions) -> SQLiteBackend:
+    """Return a result backend on the file that the URL names."""
+    return SQLiteBackend(parse(url), options)
+
+
+def open_inspector(url: str, options: TransportOptions) -> SQLiteInspector:
+    """Return an inspector of the file that the URL names."""
+    return SQLiteInspector(parse(url), options)

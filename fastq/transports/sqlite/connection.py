@@ -1,0 +1,203 @@
+"""One connection to the file: opening, transactions, waiting for the write lock, and what a fork must not see.
+
+**Lock.** SQLite's own busy handler sleeps 1, 2, 5, ... 100 ms, so under load the unlucky starve. The wait here starts at 0.1 ms and
+stays short. ``time.sleep`` also lets other greenlets run where it is patched.
+
+**Fork.** SQLite keeps one table of open files per process and takes its POSIX locks once for all connections to a file. A fork copies
+that table but not the locks: a connection that the child opens then believes in locks that it does not hold, and the next process to
+close its last connection removes the WAL under the child. So every connection of this process is closed before a fork, inside the
+lock of its owner (no transaction is cut), and opened again at its next use, on both sides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from fastq.exceptions import ImproperlyConfigured
+from fastq.transports.sqlite import schema
+from fastq.transports.sqlite.errors import busy, explain
+from fastq.transports.sqlite.url import Target
+
+__all__ = ["Connection"]
+
+T = TypeVar("T")
+
+#: seconds; the first wait for the write lock: about the length of a small transaction
+FIRST_WAIT_S = 0.0001
+#: seconds; the longest: a large transaction (500 settlements with results) takes about 3 ms
+LONGEST_WAIT_S = 0.004
+#: pages of 4 KiB after which a commit moves the WAL into the file (16 MiB): an fsync per some 20,000 tasks, not per 2,000
+CHECKPOINT_PAGES = 4000
+#: RETURNING, and row values in upserts
+OLDEST_SQLITE = (3, 35)
+
+_open: weakref.WeakSet[Connection] = weakref.WeakSet()
+_gate = threading.RLock()
+
+
+class Connection:
+    """A connection that opens itself. ``with connection as sql:`` is one BEGIN IMMEDIATE transaction.
+
+    Any thread may use it; they take turns. sqlite3's errors leave it as fastq's.
+    """
+
+    def __init__(self, target: Target, *, timeout_s: float) -> None:
+        self.path = target.path
+        self.lock = threading.RLock()
+        #: of the file (dev, inode) and of the store in it, once open
+        self.file: tuple[int, int] | None = None
+        self.identity = ""
+        self._synchronous = target.synchronous
+        self._timeout_s = timeout_s
+        self._sql: sqlite3.Connection | None = None
+        #: called after each opening, which may be of another file than the last one
+        self.on_open: Callable[[], object] | None = None
+        with _gate:
+            _open.add(self)
+
+    # --- transactions ---
+
+    def __enter__(self) -> sqlite3.Connection:
+        self.lock.acquire()
+        try:
+            sql = self.opened()
+            self._patiently(lambda: sql.execute("BEGIN IMMEDIATE"))
+            return sql
+        except sqlite3.Error as error:
+            self.lock.release()
+            raise explain(error, self.path, self._timeout_s) from error
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        sql = self._sql
+        try:
+            if sql is None:
+                return
+            if error is None:
+                try:
+                    sql.execute("COMMIT")
+                    return
+                except sqlite3.Error as failure:
+                    error = failure
+            with contextlib.suppress(sqlite3.Error):
+                sql.rollback()
+            if isinstance(error, sqlite3.Error):
+                raise explain(error, self.path, self._timeout_s) from error
+        finally:
+            self.lock.release()
+
+    def read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return the rows of one query outside of any transaction."""
+        with self.lock:
+            try:
+                sql = self.opened()
+                return self._patiently(lambda: sql.execute(statement, values).fetchall())
+            except sqlite3.Error as error:
+                raise explain(error, self.path, self._timeout_s) from error
+
+    def data_version(self) -> int:
+        """Return a number that changes when another connection has committed (2 us)."""
+        return int(self.read("PRAGMA data_version")[0][0])
+
+    # --- opening and closing ---
+
+    def opened(self) -> sqlite3.Connection:
+        """Return the connection, opened if need be, and again if the file was removed or replaced meanwhile."""
+        if self._sql is not None:
+            try:
+                seen = os.stat(self.path)
+            except FileNotFoundError:
+                pass
+            else:
+                if (seen.st_dev, seen.st_ino) == self.file:
+                    return self._sql
+            # Two actors: someone removes the file; a producer makes a new one. Whoever kept the old one open would share
+            # nothing with it, and not notice.
+            self.shut()
+        self._sql = self._open()
+        seen = os.stat(self.path)
+        self.file = (seen.st_dev, seen.st_ino)
+        self.identity = self._sql.execute("SELECT value FROM meta WHERE name = 'identity'").fetchone()[0]
+        if self.on_open is not None:
+            self.on_open()
+        return self._sql
+
+    def _open(self) -> sqlite3.Connection:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise ImproperlyConfigured(f"SQLite {sqlite3.sqlite_version} is too old for the embedded broker: 3.35 or newer is needed.")
+        # Each owner's lock keeps threads apart, so the module's own check is not needed.
+        sql = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._patiently(lambda: self._prepare(sql))
+        except BaseException:
+            sql.close()
+            raise
+        return sql
+
+    def _prepare(self, sql: sqlite3.Connection) -> None:
+        # First look whose file it is: setting the journal mode writes to it.
+        there = schema.check(sql, self.path)
+        (mode,) = sql.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise ImproperlyConfigured(
+                f"{self.path} cannot be shared by processes (SQLite's WAL is not available, journal mode is {mode!r}): "
+                "use a local disk, not a network file system."
+            )
+        sql.execute(f"PRAGMA synchronous = {self._synchronous}")
+        sql.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        sql.execute("PRAGMA journal_size_limit = 67108864")
+        sql.execute("PRAGMA temp_store = MEMORY")
+        sql.execute("PRAGMA trusted_schema = OFF")
+        if not there:
+            schema.create(sql, self.path)
+
+    def _patiently(self, step: Callable[[], T]) -> T:
+        deadline = time.monotonic() + self._timeout_s
+        wait_s = FIRST_WAIT_S
+        while True:
+            try:
+                return step()
+            except sqlite3.Error as error:
+                if not busy(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(wait_s * random.uniform(0.5, 1.0))
+            wait_s = min(wait_s * 1.5, LONGEST_WAIT_S)
+
+    def shut(self) -> None:
+        """Close what is open; the next use opens again. The last connection to a file moves its WAL into it."""
+        with self.lock:
+            sql, self._sql = self._sql, None
+            if sql is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    sql.close()
+
+
+_gated: list[Connection] = []
+
+
+def _before_fork() -> None:
+    _gate.acquire()
+    for connection in list(_open):
+        connection.lock.acquire()
+        _gated.append(connection)
+        connection.shut()
+
+
+def _after_fork() -> None:
+    while _gated:
+        _gated.pop().lock.release()
+    _gate.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,114 @@
+"""Look into the queues of an SQLite file and clean them."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from fastq import _core
+from fastq.exceptions import DecodeError
+from fastq.records import DeadLetter
+from fastq.transports.base import TransportOptions
+from fastq.transports.sqlite import baton, places
+from fastq.transports.sqlite.connection import Connection
+from fastq.transports.sqlite.mail import Post
+from fastq.transports.sqlite.schema import MIDDLE, bounds
+from fastq.transports.sqlite.url import Target
+
+__all__ = ["SQLiteInspector"]
+
+
+class SQLiteInspector:
+    """``Inspector`` on one file."""
+
+    def __init__(self, target: Target, options: TransportOptions) -> None:
+        self.url = target.url
+        self._database = Connection(target, timeout_s=options.socket_timeout_s)
+        self._post = Post()
+
+    def queues(self) -> list[str]:
+        rows = self._database.read(
+            "SELECT name FROM queues WHERE tail > ? OR EXISTS (SELECT 1 FROM delayed WHERE queue = no)"
+            " OR EXISTS (SELECT 1 FROM dead WHERE queue = no) ORDER BY name",
+            (MIDDLE,),
+        )
+        return [name for (name,) in rows]
+
+    def depth(self, queue: str) -> dict[str, int]:
+        no = self._no(queue)
+        counts = {
+            "ready": ("SELECT count(*) FROM ready WHERE key BETWEEN ? AND ?", bounds(no)),
+            "delayed": ("SELECT count(*) FROM delayed WHERE queue = ?", (no,)),
+            "leased": ("SELECT count(*) FROM leased WHERE key BETWEEN ? AND ?", bounds(no)),
+            "dead": ("SELECT count(*) FROM dead WHERE queue = ?", (no,)),
+        }
+        return {name: int(self._database.read(*query)[0][0]) for name, query in counts.items()}
+
+    def peek(self, queue: str, n: int) -> list[bytes]:
+        rows = self._database.read(
+            "SELECT message FROM ready WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?", (*bounds(self._no(queue)), n)
+        )
+        return [message for (message,) in rows]
+
+    def purge(self, queue: str) -> int:
+        no = self._no(queue)
+        with self._database as sql:
+            ready = sql.execute("DELETE FROM ready WHERE key BETWEEN ? AND ?", bounds(no)).rowcount
+            delayed = sql.execute("DELETE FROM delayed WHERE queue = ?", (no,)).rowcount
+        return ready + delayed
+
+    def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        rows = self._database.read(
+            "SELECT id, message, reason, dead_ms, detail FROM dead WHERE queue = ? ORDER BY id DESC LIMIT ? OFFSET ?",
+            (self._no(queue), limit, offset),
+        )
+        return [
+            DeadLetter(str(id), queue, message, reason, dead_ms, _detail(detail)) for id, message, reason, dead_ms, detail in rows
+        ]
+
+    def retry_dead(self, queue: str, keys: Iterable[str]) -> int:
+        no = self._no(queue)
+        with self._database as sql:
+            letters = _take(sql, no, keys, "level, message")
+            if letters:
+                # A new message: what it was charged with is forgotten.
+                places.append(sql, no, [(level, message[2:] if message[:1] == b"\xc1" else message) for level, message in letters])
+            wakes = baton.choose(sql, [no], time.time_ns() // 1_000_000)
+        for process in wakes:
+            # Whoever is gone is found by the next renewal.
+            self._post.wake(self._database.identity, process)
+        return len(letters)
+
+    def delete_dead(self, queue: str, keys: Iterable[str]) -> int:
+        with self._database as sql:
+            return len(_take(sql, self._no(queue), keys, "id"))
+
+    def close(self) -> None:
+        self._post.close()
+        self._database.shut()
+
+    def _no(self, queue: str) -> int:
+        """Return a queue's number, 0 for one that was never mentioned: nothing has that number."""
+        rows = self._database.read("SELECT no FROM queues WHERE name = ?", (queue,))
+        return int(rows[0][0]) if rows else 0
+
+
+def _take(sql: sqlite3.Connection, queue: int, keys: Iterable[str], columns: str) -> list[Any]:
+    """Delete letters and return some columns of those that were there, in the order of the keys."""
+    taken: list[Any] = []
+    for key in keys:
+        if key.isascii() and key.isdecimal() and len(key) < 19:
+            taken += sql.execute(f"DELETE FROM dead WHERE queue = ? AND id = ? RETURNING {columns}", (queue, int(key))).fetchall()
+    return taken
+
+
+def _detail(packed: bytes | None) -> dict[str, object]:
+    if packed is None:
+        return {}
+    try:
+        detail = _core.unpackb(packed)
+    except DecodeError:
+        return {}
+    return detail if isinstance(detail, dict) else {}

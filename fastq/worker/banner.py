@@ -1,0 +1,59 @@
+"""What a worker prints when it starts: who it is, where it takes tasks from, and which it knows."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+
+from fastq.worker.hello import Hello
+
+__all__ = ["banner"]
+
+_LOGO = (
+    r"    ______           __  ____ ",
+    r"   / ____/___ ______/ /_/ __ \ ",
+    r"  / /_  / __ `/ ___/ __/ / / /",
+    r" / __/ / /_/ (__  ) /_/ /_/ / ",
+    r"/_/    \__,_/____/\__/\___\_\ ",
+)
+
+
+def banner(hello: Hello, node: str, now: datetime.datetime | None = None) -> str:
+    """Return the banner. Passwords are hidden in what ``hello`` displays already."""
+    head = _head(node, now or datetime.datetime.now())
+    return "\n".join([*head, "", *_config(hello), "", *_queues(hello), "", *_tasks(hello), ""])
+
+
+def _head(node: str, now: datetime.datetime) -> list[str]:
+    about = (f"{node} v{_version()}", "", platform.platform(), f"Python {platform.python_version()}", f"{now:%Y-%m-%d %H:%M:%S}")
+    return [" ", *(f" {logo:<34}{text}".rstrip() for logo, text in zip(_LOGO, about, strict=True))]
+
+
+def _config(hello: Hello) -> list[str]:
+    many = f", {hello.processes} processes" if hello.processes > 1 and hello.pool != "prefork" else ""
+    lines = [
+        "[config]",
+        f".> app:         {hello.app}",
+        f".> transport:   {hello.broker_display}",
+        f".> results:     {hello.backend_display}",
+        f".> concurrency: {hello.concurrency} ({hello.pool}{many})",
+        f".> task events: {'ON' if hello.events else 'OFF'}",
+    ]
+    if hello.embedded:
+        lines.append(f".> embedded broker, no server: one file, {hello.embedded}")
+    return lines
+
+
+def _queues(hello: Hello) -> list[str]:
+    return ["[queues]", *(f".> {queue:<12} exchange={queue}(direct) key={queue}" for queue in hello.queues)]
+
+
+def _tasks(hello: Hello) -> list[str]:
+    return ["[tasks]", *(f"  . {name}" for name in hello.tasks)]
+
+
+def _version() -> str:
+    # lazy: reads the installed distribution's metadata
+    from fastq import __version__
+
+    return __version__

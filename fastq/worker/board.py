@@ -1,0 +1,67 @@
+"""The status board of a node: one shared descriptor with one region per process index.
+
+A descriptor, not an anonymous map, because the children of gevent and eventlet are fresh interpreters. The supervisor makes
+the board and reads it; each process maps its own region only. What a region holds is the core's business (``ProcessBoard``).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+
+from fastq._core import ProcessBoard
+
+__all__ = ["Board", "capacity", "open_region"]
+
+#: records for held deliveries beyond two per slot: one batch being settled (1,000 at most) and the next one held
+HELD_RECORDS = 2048
+
+
+def capacity(slots: int) -> int:
+    """Return how many held deliveries a process of so many slots can have on the board."""
+    return HELD_RECORDS + 2 * slots
+
+
+def region_size(slots: int) -> int:
+    """Return the bytes of one region, in whole pages: each is mapped by itself."""
+    page = mmap.ALLOCATIONGRANULARITY
+    return -(-ProcessBoard.size(slots, capacity(slots)) // page) * page
+
+
+def open_region(fd: int, index: int, slots: int) -> ProcessBoard:
+    """Map the region of one process index; the map lives as long as the ProcessBoard."""
+    size = region_size(slots)
+    return ProcessBoard(memoryview(mmap.mmap(fd, size, offset=index * size)), slots, capacity(slots))
+
+
+class Board:
+    """The supervisor's side: owns the descriptor, maps regions as they are needed."""
+
+    def __init__(self) -> None:
+        self.fd = _shared_descriptor()
+        self._regions: dict[int, ProcessBoard] = {}
+
+    def region(self, index: int, slots: int) -> ProcessBoard:
+        """Return the region of a process index, the board growing as needed. ``slots`` is the same for all."""
+        region = self._regions.get(index)
+        if region is None:
+            size = region_size(slots)
+            if os.fstat(self.fd).st_size < (index + 1) * size:
+                os.ftruncate(self.fd, (index + 1) * size)
+            region = self._regions[index] = open_region(self.fd, index, slots)
+        return region
+
+    def close(self) -> None:
+        self._regions.clear()
+        os.close(self.fd)
+
+
+def _shared_descriptor() -> int:
+    """Return a descriptor of memory without a name, closed on exec unless passed on by intent."""
+    memfd_create = getattr(os, "memfd_create", None)
+    if memfd_create is not None:
+        fd: int = memfd_create("fastq-board")
+        return fd
+    with tempfile.TemporaryFile(prefix="fastq-board-") as file:
+        return os.dup(file.fileno())

@@ -1,0 +1,140 @@
+"""Turn what went wrong with a delivery into its settlement: a stored FAILURE or REVOKED, a dead letter, a log line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+from fastq import _core, states
+from fastq.exceptions import (
+    ContentDisallowed,
+    DecodeError,
+    EncodeError,
+    NotRegistered,
+    ResultTooLarge,
+    TaskRevokedError,
+)
+from fastq.records import DEAD, DONE, Delivery, Settlement
+from fastq.remote import encode_exception
+from fastq.serialization import Serializers
+
+__all__ = ["Failures", "dead_detail", "failure_record"]
+
+logger = logging.getLogger("fastq.worker.trace")
+
+#: reasons of dead letters
+FAILED = "failed"
+UNDECODABLE = "undecodable"
+UNREGISTERED = "unregistered"
+DISALLOWED = "content-disallowed"
+BAD_ARGUMENTS = "undecodable-arguments"
+BAD_RESULT = "unserializable-result"
+RESULT_TOO_LARGE = "result-too-large"
+
+
+def failure_record(
+    serializers: Serializers, exc: BaseException, now_ms: int, state: str = states.FAILURE, traceback: str | None = None
+) -> bytes:
+    """Return the result record of an exception."""
+    content_type, body, text = encode_exception(exc, serializers)
+    return _core.encode_result(state, content_type, body, traceback if traceback is not None else text, now_ms, None)
+
+
+def dead_detail(d: Delivery, error: str, traceback: str | None = None) -> bytes:
+    """Return what a dead letter says beside its message."""
+    return _core.packb(
+        {
+            "id": d.id,
+            "task": d.name,
+            "error": error,
+            "traceback": traceback,
+            "deliveries": d.deliveries,
+            "retries": d.retries,
+            "enqueued_ms": d.enqueued_ms,
+        }
+    )
+
+
+class Failures:
+    """Make the settlements of deliveries that did not end in a return value.
+
+    ``stores``: whether there is a result backend at all. Called from slots: keeps no state but its configuration.
+    """
+
+    def __init__(
+        self, serializers: Serializers, *, stores: bool, errors_even_if_ignored: bool, now_ms: Callable[[], int]
+    ) -> None:
+        self._serializers = serializers
+        self._stores = stores
+        self._even_if_ignored = errors_even_if_ignored
+        self._now_ms = now_ms
+
+    # --- exceptions from a slot ---
+
+    def on_error(self, d: Delivery, exc: BaseException, runtime_ns: int) -> Settlement:
+        """Settle a delivery whose run raised (also: whose arguments or result could not be read or written)."""
+        if isinstance(exc, EncodeError) and _from_core(exc):
+            reason = BAD_RESULT
+        elif isinstance(exc, ResultTooLarge):
+            reason = RESULT_TOO_LARGE
+        elif isinstance(exc, DecodeError | ContentDisallowed) and _from_core(exc):
+            reason = BAD_ARGUMENTS
+        else:
+            reason = FAILED
+        content_type, body, text = encode_exception(exc, self._serializers)
+        logger.error(
+            "Task %s[%s] raised unexpected: %r%s",
+            d.name,
+            d.id,
+            exc,
+            "\n" + text if text else "",
+            extra={"task_id": d.id, "task_name": d.name},
+        )
+        record = _core.encode_result(states.FAILURE, content_type, body, text, self._now_ms(), None)
+        return self._dead(d, reason, f"{type(exc).__name__}: {exc}", record, text)
+
+    # --- refused by the gate ---
+
+    def undecodable(self, d: Delivery) -> Settlement:
+        return self._dead(d, UNDECODABLE, d.error, None)
+
+    def unregistered(self, d: Delivery) -> Settlement:
+        exc = NotRegistered(f"no task named {d.name!r} is registered with the worker that received it")
+        return self._dead(d, UNREGISTERED, str(exc), self._record(exc))
+
+    def disallowed(self, d: Delivery, accept: Collection[str]) -> Settlement:
+        exc = ContentDisallowed(f"content type {d.content_type!r} is not accepted by the worker (accept_content: {sorted(accept)})")
+        return self._dead(d, DISALLOWED, str(exc), self._record(exc))
+
+    def expired(self, d: Delivery) -> Settlement:
+        record = self._record(TaskRevokedError("expired"), states.REVOKED) if self._wanted(d) else None
+        return Settlement(d.queue, d.tag, d.id, DONE, result=record, inbox=d.inbox, record=d.record)
+
+    # ---
+
+    def _record(self, exc: BaseException, state: str = states.FAILURE) -> bytes:
+        return failure_record(self._serializers, exc, self._now_ms(), state, traceback="")
+
+    def _wanted(self, d: Delivery) -> bool:
+        return self._stores and (self._even_if_ignored or not d.ignore_result)
+
+    def _dead(self, d: Delivery, reason: str, error: str, record: bytes | None, traceback: str | None = None) -> Settlement:
+        options: dict[str, Any] = {}
+        if record is not None and d.id and self._wanted(d):
+            options = {"result": record, "inbox": d.inbox}
+        return Settlement(
+            d.queue, d.tag, d.id, DEAD, reason=reason, detail=dead_detail(d, error, traceback), record=d.record, **options
+        )
+
+
+def _from_core(exc: BaseException) -> bool:
+    """Tell fastq's own error in loading or storing from the same class raised inside the task: only the latter has the
+    task's frames in its traceback (more than one level of Python code outside fastq)."""
+    tb = exc.__traceback__
+    while tb is not None:
+        module = tb.tb_frame.f_globals.get("__name__", "")
+        if not str(module).startswith("fastq."):
+            return False
+        tb = tb.tb_next
+    return True

@@ -1,0 +1,151 @@
+"""Decide how much to hold, and which slot runs what.
+
+The rule (law 5: nothing waits in a worker that could run elsewhere). One delivery per free slot. More only while tasks are
+measured to be short (``BatchWindow``), so that one fetch covers about 10 ms of work: then the surplus is spread over the
+slots as batches, and one more fetch may be ready behind them. A name that is not measured short starts alone in a slot; what
+would wait behind such tasks, or has waited longer than ``patience_s``, goes back to the head of the queue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Container, Sequence
+
+from fastq._core import BatchWindow
+from fastq.pools.base import Pool
+from fastq.records import Delivery
+
+__all__ = ["MAX_FETCH", "Feeder"]
+
+#: messages in one fetch at most
+MAX_FETCH = 1_000
+
+
+class Feeder:
+    """Keep what waits for a slot. Owned by the consumer's loop.
+
+    ``prefetch``: messages held beyond the slots at most; 0: none; None: as the window says.
+    """
+
+    def __init__(self, pool: Pool, window: BatchWindow, prefetch: int | None = None, patience_s: float = 0.05) -> None:
+        self._pool = pool
+        self._window = window
+        self._prefetch = prefetch
+        self.patience_s = patience_s
+        self.ready: deque[Delivery] = deque()
+        self._ready_since = 0.0
+        #: batches of more than one that are in slots: (submitted at, deliveries), oldest first
+        self._batches: deque[tuple[float, Sequence[Delivery]]] = deque()
+        #: tags of deliveries of unknown or long run time that are in slots
+        self._alone: set[str] = set()
+
+    @property
+    def holding(self) -> bool:
+        """Whether anything waits here, or in a slot behind something else."""
+        return bool(self.ready or self._batches)
+
+    def want(self, more: bool) -> int:
+        """Return how many messages to fetch. ``more``: the last fetch brought all it asked for."""
+        if self.ready:
+            return 0
+        free, slots = self._pool.free, self._pool.slots
+        size = 1 if self._prefetch == 0 else self._window.size()
+        if free == 0 and (size < 2 or not more):
+            return 0
+        want = free + (size - 1) * slots
+        if self._prefetch is not None:
+            want = min(want, free + self._prefetch)
+        return min(want, MAX_FETCH)
+
+    def rest(self) -> None:
+        """Start small again after an idle moment."""
+        self._window.reset()
+
+    def add(self, deliveries: Sequence[Delivery]) -> None:
+        """Take in deliveries that passed the gate."""
+        if deliveries and not self.ready:
+            self._ready_since = time.monotonic()
+        self.ready.extend(deliveries)
+
+    def starts_unknown(self) -> bool:
+        """Say whether the only slot is about to start a task that is not measured short."""
+        return self._pool.slots == 1 and self._pool.free > 0 and bool(self.ready) and not self._short(self.ready[0])
+
+    def behind_unknown(self, outcomes: int) -> list[Delivery]:
+        """Take out what would wait behind such a task."""
+        if len(self.ready) < 2 or not self.starts_unknown():
+            return []
+        first = self.ready.popleft()
+        back = list(self.ready)
+        self.ready.clear()
+        self.ready.append(first)
+        return back
+
+    def feed(self, held: Container[str]) -> list[Delivery]:
+        """Submit to free slots; return what must go back. ``held``: tags not yet settled."""
+        ready, pool = self.ready, self._pool
+        batches = self._batches
+        while batches and batches[0][1][-1].tag not in held:
+            batches.popleft()
+        if self._alone:
+            self._alone = {tag for tag in self._alone if tag in held} if len(self._alone) > 2 * pool.slots else self._alone
+        now = time.monotonic()
+        while ready and pool.free > 0:
+            if len(ready) > 1 and self._short(ready[0]):
+                share = -(-len(ready) // pool.free)
+                batch = [ready.popleft()]
+                while ready and len(batch) < share and self._short(ready[0]):
+                    batch.append(ready.popleft())
+                if len(batch) > 1:
+                    batches.append((now, batch))
+            else:
+                batch = [ready.popleft()]
+                if not self._short(batch[0]):
+                    self._alone.add(batch[0].tag)
+            pool.submit(batch)
+        if ready and pool.free == 0 and len(self._alone) >= pool.slots:
+            self._alone = {tag for tag in self._alone if tag in held}
+            if len(self._alone) >= pool.slots:
+                back = list(ready)
+                ready.clear()
+                return back
+        return []
+
+    def due_back(self) -> bool:
+        """Say whether something has waited too long behind something that turned out long."""
+        batches = self._batches
+        if not (batches or self.ready):
+            return False
+        if self._pool.free == self._pool.slots:
+            batches.clear()
+            return False
+        limit = time.monotonic() - self.patience_s
+        return bool(batches and batches[0][0] < limit) or bool(self.ready and self._pool.free == 0 and self._ready_since < limit)
+
+    def take_back(self, held: Container[str]) -> list[Delivery]:
+        """Take out what ``due_back`` meant; some of it may be running by now (the board decides)."""
+        limit = time.monotonic() - self.patience_s
+        back: list[Delivery] = []
+        while self._batches and self._batches[0][0] < limit:
+            back += [d for d in self._batches.popleft()[1] if d.tag in held]
+        if self.ready and self._ready_since < limit:
+            back += self.ready
+            self.ready.clear()
+        return back
+
+    def drop(self, held: Container[str], leased: Container[str] = ()) -> list[Delivery]:
+        """Take out all that is not in ``leased``, those in slots behind others included.
+
+        Only what is still ``held``: the board's record of a settled delivery may be another's by now.
+        """
+        out = [d for d in self.ready if d.tag not in leased]
+        kept = [d for d in self.ready if d.tag in leased]
+        self.ready.clear()
+        self.ready.extend(kept)
+        for _, batch in self._batches:
+            out += [d for d in batch if d.tag in held and d.tag not in leased]
+        return out
+
+    def _short(self, d: Delivery) -> bool:
+        return d.entry is not None and self._window.short(d.entry.index)

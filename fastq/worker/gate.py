@@ -1,0 +1,65 @@
+"""Decide which fetched deliveries may run, and settle the others at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+
+from fastq.records import Delivery, Settlement
+from fastq.worker.failures import Failures
+
+__all__ = ["Gate"]
+
+logger = logging.getLogger("fastq.worker.gate")
+
+
+class Gate:
+    """Let pass what is readable, registered, accepted and not expired.
+
+    Everything else ends here in one settlement: a dead letter with its reason, or REVOKED where the time is over. A bad
+    message costs the worker nothing but that.
+    """
+
+    def __init__(self, accept: Collection[str], failures: Failures) -> None:
+        """``accept``: the content types of ``accept_content``."""
+        self._accept = frozenset(accept)
+        self._failures = failures
+
+    def sort(self, batch: list[Delivery], now_ms: int, refuse: Callable[[Settlement], object]) -> list[Delivery]:
+        """Return the deliveries that may run, in order; hand a settlement for each of the others to ``refuse``."""
+        accept = self._accept
+        passed = [
+            d
+            for d in batch
+            if d.entry is not None and d.content_type in accept and not d.error and not (d.expires_ms and d.expires_ms <= now_ms)
+        ]
+        if len(passed) != len(batch):
+            kept = {id(d) for d in passed}
+            for d in batch:
+                if id(d) not in kept:
+                    refuse(self._refusal(d))
+        return passed
+
+    def _refusal(self, d: Delivery) -> Settlement:
+        if d.error:
+            logger.error("Discarding a message that cannot be read: %s (%d bytes, queue %s)", d.error, len(d.message), d.queue)
+            return self._failures.undecodable(d)
+        if d.entry is None:
+            logger.error(
+                "Received unregistered task of type %r. The message [%s] goes to the dead letters. "
+                "Is the module that defines it imported by this worker (see include)?",
+                d.name,
+                d.id,
+            )
+            return self._failures.unregistered(d)
+        if d.content_type not in self._accept:
+            logger.error(
+                "Refusing to deserialize %s[%s]: content type %s is not in accept_content (%s)",
+                d.name,
+                d.id,
+                d.content_type,
+                ", ".join(sorted(self._accept)),
+            )
+            return self._failures.disallowed(d, self._accept)
+        logger.info("Discarding expired task %s[%s]", d.name, d.id)
+        return self._failures.expired(d)

@@ -1,0 +1,76 @@
+"""Give back what waits behind a task that turned out long, when its process cannot do so itself.
+
+A task that holds the GIL, or blocks the hub, keeps its process from looking. So the process announces that it holds deliveries, and
+from then until it holds none the supervisor looks at its board every 50 ms. What is seen waiting (HELD) at two looks, with the same
+delivery running (STARTED) at both, goes back to the head of its queue. No clock is compared: two looks are 50 ms apart anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastq._core import HELD, STARTED, ProcessBoard
+from fastq.records import RETURN, Settlement
+from fastq.transports.base import Broker
+
+__all__ = ["LOOK_S", "Watch"]
+
+#: seconds between looks, and what a held delivery may wait behind a started one
+LOOK_S = 0.05
+
+
+class Watch:
+    """Look at one process' board while it holds something."""
+
+    def __init__(self, board: ProcessBoard, queues: Sequence[str], broker: Broker) -> None:
+        self._board = board
+        self._queues = queues
+        self._broker = broker
+        #: (record, tag) of what the last look saw waiting and running
+        self._waiting: set[tuple[int, str]] = set()
+        self._running: set[tuple[int, str]] = set()
+        #: claimed, but the broker has not confirmed: (queue, tag)
+        self._claimed: list[tuple[str, str]] = []
+
+    def look(self, process: str) -> bool:
+        """Give back what waited since the last look; False when nothing is held any more, so that looking can end.
+
+        Raises OperationalError if the broker did not take something back; look again then.
+        """
+        board = self._board
+        if not self._claimed and board.counter("held") == 0:
+            # the process counts "held" up, then reads "watched" and calls us if it is 0; we clear "watched", then look at "held"
+            # again: whoever comes second sees the other
+            board.set_counter("watched", 0)
+            if board.counter("held") == 0:
+                self._waiting.clear()
+                self._running.clear()
+                return False
+            board.set_counter("watched", 1)
+        records = board.held()
+        waiting = {(r[0], r[1]): self._queues[r[2]] for r in records if r[3] == HELD and r[2] < len(self._queues)}
+        running = {(r[0], r[1]) for r in records if r[3] == STARTED}
+        if running & self._running:
+            self._claim([(key, queue) for key, queue in waiting.items() if key in self._waiting])
+        self._waiting, self._running = set(waiting), running
+        self._return(process)
+        return True
+
+    def _claim(self, overdue: list[tuple[tuple[int, str], str]]) -> None:
+        """Claim from the tail: the process, should it go on just now, starts at the head."""
+        overdue.sort(key=lambda item: _age(item[0][1]), reverse=True)
+        claimed = [(queue, tag) for (record, tag), queue in overdue if self._board.give_back(record)]
+        self._claimed += reversed(claimed)
+
+    def _return(self, process: str) -> None:
+        if not self._claimed:
+            return
+        batch = [Settlement(queue, tag, "", RETURN) for queue, tag in self._claimed]
+        self._broker.settle(process, batch, results=False)
+        self._claimed.clear()
+
+
+def _age(tag: str) -> tuple[int, int]:
+    """Order tags ``<level>:<call>:<i>`` as they were leased."""
+    _, call, i = tag.split(":")
+    return int(call), int(i)

@@ -1,0 +1,41 @@
+"""A worker process of gevent or eventlet: a fresh interpreter that has patched itself before anything else was imported.
+
+A fork of a process that knows ``ssl`` is patched too late, so there is no nursery for them. Started by ``starters.spawn_green``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from fastq.worker.kinship import die_with
+from fastq.worker.link import Link
+from fastq.worker.nursery import describe_failure, ignore_stop_signals, import_run_process, leave, live, settle_in
+from fastq.worker.options import WorkerOptions
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Enter (``argv``: descriptors of link and board, the supervisor's pid): say hello, then live as told."""
+    link_fd, board_fd, supervisor = map(int, sys.argv[1:4])
+    # the application sees the arguments of nobody
+    del sys.argv[1:]
+    ignore_stop_signals()
+    if not die_with(supervisor):
+        leave(0)
+    link = Link.from_fd(link_fd)
+    requests = [message for message in link.wait(None)]
+    options = WorkerOptions.from_json(requests.pop(0)["options"]) if requests else WorkerOptions()
+    try:
+        app, options, hello = settle_in(options)
+        run = import_run_process()
+    except Exception:
+        link.send({"error": describe_failure()})
+        leave(1)
+    ignore_stop_signals()
+    link.send({"hello": hello})
+    while not requests and not link.closed:
+        requests += link.wait(None)
+    if not requests:
+        leave(0)
+    leave(live(app, options, requests[0]["live"], link, board_fd, run))

@@ -1,0 +1,177 @@
+"""What a process that has imported the application tells its supervisor, which never imports it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from fastq.exceptions import ImproperlyConfigured
+from fastq.worker.options import WorkerOptions
+
+if TYPE_CHECKING:
+    from fastq.app import FastQ
+
+__all__ = ["Hello", "configure", "introduce"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The application's settings as far as supervising needs them; the command line's options are merged in."""
+
+    #: as the banner shows it: ``main:0x7f...``
+    app: str
+    broker_url: str
+    backend_url: str
+    #: the same without passwords
+    broker_display: str
+    backend_display: str
+    pool: str
+    #: as asked for: slots per process (prefork: processes)
+    concurrency: int
+    #: how many processes of how many slots that makes
+    processes: int
+    slots: int
+    queues: tuple[str, ...]
+    #: names for the banner, built-in ones left out
+    tasks: tuple[str, ...]
+    lease_ms: int
+    max_deliveries: int
+    #: fields of TransportOptions
+    transport: dict[str, Any]
+    #: names whose tasks must not run a second time once they have started
+    run_once: tuple[str, ...] = ()
+    #: names whose results are not stored, failures included
+    unstored: tuple[str, ...] = ()
+    result_serializer: str = "msgpack"
+    accept_content: tuple[str, ...] = ("msgpack", "json")
+    #: keep trying at start; how often (0: for ever)
+    retry: bool = True
+    max_retries: int = 100
+    log_format: str = ""
+    #: where the embedded broker's file is, "" if another broker was named
+    embedded: str = ""
+    events: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_message(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_message(cls, values: Mapping[str, Any]) -> Hello:
+        """Read what ``to_message`` wrote, after its way through JSON."""
+        sequences = {f.name for f in fields(cls) if str(f.type).startswith("tuple")}
+        read: dict[str, Any] = {name: tuple(value) if name in sequences else value for name, value in values.items()}
+        return cls(**read)
+
+
+def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
+    """Let the command line's URLs and modules win over the application's, finish the application, and return the options
+    with every None replaced by the application's setting."""
+    conf = app.conf
+    if options.broker is not None:
+        conf.broker_url = options.broker
+    if options.result_backend is not None:
+        conf.result_backend = options.result_backend
+    if options.include:
+        conf.include = [*(conf.include or ()), *options.include]
+    app.finalize()
+    pool = canonical_pool(options.pool or conf.worker_pool)
+    return replace(
+        options,
+        pool=pool,
+        concurrency=options.concurrency or conf.worker_concurrency or cpu_count(),
+        processes=options.processes or conf.worker_processes,
+        queues=tuple(options.queues) or (conf.task_default_queue,),
+        prefetch=conf.worker_prefetch if options.prefetch is None else options.prefetch,
+        max_tasks_per_child=options.max_tasks_per_child or conf.worker_max_tasks_per_child,
+        retry=options.retry and conf.broker_connection_retry_on_startup,
+    )
+
+
+def introduce(app: FastQ, options: WorkerOptions) -> Hello:
+    """Say who the application is; ``options`` as ``configure`` returned them."""
+    # lazy: only a process with the application needs it
+    from fastq.transports import display_url
+
+    conf = app.conf
+    assert options.pool is not None and options.concurrency is not None
+    processes, slots = shape(options.pool, options.concurrency, options.processes)
+    broker_url, backend_url = app.broker_url, app.backend_url
+    tasks = app.tasks
+    return Hello(
+        app=f"{app.main or '__main__'}:{id(app):#x}",
+        broker_url=broker_url,
+        backend_url=backend_url,
+        broker_display=display_url(broker_url),
+        backend_display=display_url(backend_url),
+        pool=options.pool,
+        concurrency=1 if options.pool == "solo" else options.concurrency,
+        processes=processes,
+        slots=slots,
+        queues=options.queues,
+        tasks=tuple(sorted(name for name in tasks if not name.startswith("fastq."))),
+        lease_ms=round(conf.worker_lease * 1000),
+        max_deliveries=conf.task_max_deliveries or 0,
+        transport=asdict(app.transport_options()),
+        run_once=tuple(name for name, task in tasks.items() if _runs_once(task, conf.task_acks_late)),
+        unstored=tuple(
+            name
+            for name, task in tasks.items()
+            if getattr(task, "ignore_result", False) and not conf.task_store_errors_even_if_ignored
+        ),
+        result_serializer=conf.result_serializer,
+        accept_content=tuple(conf.accept_content),
+        retry=options.retry,
+        log_format=conf.worker_log_format,
+        embedded=_embedded_file(app),
+    )
+
+
+def shape(pool: str, concurrency: int, processes: int | None) -> tuple[int, int]:
+    """Return (processes, slots of each): prefork is processes of one slot, every other pool is multiplied by ``processes``."""
+    if pool == "prefork":
+        return processes or concurrency, 1
+    if pool == "solo":
+        return 1, 1
+    return processes or 1, concurrency
+
+
+def cpu_count() -> int:
+    """Return how many CPUs this process may use (a container's share counts, not the host)."""
+    try:
+        return len(os.sched_getaffinity(0)) or 1
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
+
+
+def canonical_pool(name: str) -> str:
+    """Return a pool's own name for any alias of it; ImproperlyConfigured if there is none."""
+    # lazy: the supervisor of a pool that is named needs no pool
+    from fastq.pools import canonical_name
+
+    return canonical_name(name)
+
+
+def _runs_once(task: Any, acks_late: bool) -> bool:
+    late = getattr(task, "acks_late", None)
+    return not (acks_late if late is None else late) or getattr(task, "reject_on_worker_lost", None) is False
+
+
+def _embedded_file(app: FastQ) -> str:
+    """Return where the embedded broker's file is, "" if the application names a broker."""
+    url: str = app.broker_url
+    if app.conf.broker_url or not url.startswith("sqlite:"):
+        return ""
+    return url.partition("://")[2].partition("?")[0]
+
+
+def unshared(hello: Hello) -> None:
+    """Refuse a broker that lives in one process: a worker is several, and its producers are others."""
+    if hello.broker_url.startswith("memory:"):
+        raise ImproperlyConfigured(
+            f"the broker {hello.broker_display} lives inside one process, so a worker started by the command line cannot see what "
+            "others publish; use sqlite:///path/to/file.db (or no broker URL at all: the embedded one) for one machine, "
+            "redis:// for more, and fastq.testing for tests"
+        )

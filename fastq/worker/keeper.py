@@ -1,0 +1,263 @@
+"""Keep the leases of a node's processes, hand back what dead ones had, and give back for those that cannot.
+
+All that a supervisor does with the broker is here; the lease keeper of a solo worker uses the same. One thread; every call to the
+broker has a timeout below lease/3, so that nothing here delays the next renewal past its time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastq._core import ProcessBoard
+from fastq.exceptions import ImproperlyConfigured, OperationalError
+from fastq.records import Lease
+from fastq.transports.base import Backend, Broker
+from fastq.worker.giveback import LOOK_S, Watch
+from fastq.worker.hello import Hello
+from fastq.worker.identity import Identity
+from fastq.worker.leases import LookRule
+from fastq.worker.loop import Loop, Timer
+from fastq.worker.reaper import Reaper, Snapshot
+from fastq.worker.reconnect import Backoff
+
+__all__ = ["Keeper", "open_store"]
+
+logger = logging.getLogger("fastq.worker")
+#: "consumer:" is what people look for: Celery's name for the part that connects
+consumer_logger = logging.getLogger("fastq.worker.consumer")
+
+#: seconds between attempts to reach the broker at start: grows by the first up to the second
+RETRY_STEP_S, RETRY_LONGEST_S = 2.0, 10.0
+
+
+class Keeper:
+    """One node's leases."""
+
+    def __init__(self, loop: Loop, hello: Hello, identity: Identity, broker: Broker, reaper: Reaper) -> None:
+        self._loop = loop
+        self._hello = hello
+        self._identity = identity
+        self._broker = broker
+        self._reaper = reaper
+        self._lease_s = hello.lease_ms / 1000
+        self._interval_s = self._lease_s / 3
+        self._names: set[str] = set()
+        #: names whose process was fenced but still settles under them what it was running
+        self._former: dict[str, str] = {}
+        #: names of dead processes that are not yet buried, with what is known of them
+        self._graves: dict[str, tuple[Snapshot | None, bool]] = {}
+        self._look = LookRule(self._interval_s)
+        self._backoff = Backoff(longest_s=self._lease_s / 6, first_s=0.1)
+        self._beat: Timer | None = None
+        self._trouble = False
+        self._watches: dict[str, Watch] = {}
+
+    # --- connecting ---
+
+    def connect(self, done: Callable[[], object], give_up: Callable[[str], object]) -> None:
+        """Reach the broker, trying again for as long as the settings allow; then call one of the two."""
+        self._attempt(1, done, give_up)
+
+    def _attempt(self, number: int, done: Callable[[], object], give_up: Callable[[str], object]) -> None:
+        hello = self._hello
+        try:
+            # nothing is renewed yet; a lease of 0 lists everybody else's
+            others = self._broker.renew(hello.queues, (), 0)
+        except OperationalError as exc:
+            limit = hello.max_retries
+            if not hello.retry or (limit and number > limit):
+                give_up(f"Cannot connect to {hello.broker_display}: {exc}")
+                return
+            wait_s = min(RETRY_STEP_S * number, RETRY_LONGEST_S)
+            count = f"{number}/{limit}" if limit else str(number)
+            consumer_logger.error(
+                "consumer: Cannot connect to %s: %s. Trying again in %.2f seconds... (%s)", hello.broker_display, exc, wait_s, count
+            )
+            self._loop.after(wait_s, lambda: self._attempt(number + 1, done, give_up))
+            return
+        except ImproperlyConfigured as exc:
+            give_up(str(exc))
+            return
+        logger.info("Connected to %s", hello.broker_display)
+        self._meet(others)
+        self._schedule(self._interval_s)
+        done()
+
+    def _meet(self, others: list[Lease]) -> None:
+        """Take over at once from supervisors of this host that do not exist any more; warn of a living one of the same name."""
+        gone = [lease for lease in others if self._identity.is_gone(lease.process)]
+        self._reap(gone)
+        if any(self._identity.same_node(lease.process) for lease in others if lease not in gone):
+            logger.warning(
+                "Another node named %s is running, or has died on another host less than two leases ago; "
+                "tasks are safe, but give each node its own name with -n",
+                self._identity.node,
+            )
+
+    # --- leases ---
+
+    def enter(self, *processes: str) -> bool:
+        """Enter the leases of new processes; False if the broker does not answer now: the next beat enters them."""
+        self._names.update(processes)
+        try:
+            self._broker.renew(self._hello.queues, processes, self._hello.lease_ms)
+        except OperationalError as exc:
+            self._fail(exc)
+            return False
+        return True
+
+    def retire(self, process: str) -> None:
+        """Go on renewing the name of a fenced process until nothing is leased under it."""
+        self._names.discard(process)
+        self._former[process] = process
+        self._watches.pop(process, None)
+
+    def bury(self, process: str, snapshot: Snapshot | None, *, charge: bool = True) -> None:
+        """Hand back what a process of this node had that is dead, now or as soon as the broker answers."""
+        self._names.discard(process)
+        self._former.pop(process, None)
+        self._watches.pop(process, None)
+        self._graves[process] = (snapshot, charge)
+        if not self._trouble:
+            self._dig()
+
+    def _dig(self) -> None:
+        for process, (snapshot, charge) in list(self._graves.items()):
+            try:
+                moved = self._reaper.bury(process, self._hello.queues, snapshot, charge=charge)
+            except OperationalError as exc:
+                self._fail(exc)
+                return
+            del self._graves[process]
+            if moved:
+                logger.warning("%d deliveries of process %s were handed back", moved, process)
+
+    def beat(self) -> None:
+        """Renew all leases, and look at those of others."""
+        names = (*self._names, *self._former)
+        try:
+            old = self._broker.renew(self._hello.queues, names, self._hello.lease_ms)
+        except OperationalError as exc:
+            self._look.failed()
+            self._fail(exc)
+            return
+        if self._trouble:
+            logger.warning("Connected to %s again", self._hello.broker_display)
+            self._trouble = False
+        self._backoff.reset()
+        self._schedule(self._interval_s)
+        strangers = [lease for lease in old if not self._identity.owns(lease.process)]
+        dead = self._look.look(strangers, time.monotonic())
+        dead += [lease for lease in strangers if lease not in dead and self._identity.is_gone(lease.process)]
+        self._reap(dead)
+        self._dig()
+        self._drop_former()
+
+    def _reap(self, dead: list[Lease]) -> None:
+        if not dead:
+            return
+        try:
+            self._reaper.reap(dead)
+        except OperationalError as exc:
+            self._fail(exc)
+
+    def _drop_former(self) -> None:
+        for process in list(self._former):
+            try:
+                if any(self._broker.leased(queue, process) for queue in self._hello.queues):
+                    continue
+                self._reaper.bury(process, self._hello.queues, Snapshot())
+            except OperationalError as exc:
+                self._fail(exc)
+                return
+            del self._former[process]
+
+    def _fail(self, exc: OperationalError) -> None:
+        """Note trouble with the broker, once; the next attempt comes soon, and the children go on meanwhile."""
+        if not self._trouble:
+            self._trouble = True
+            logger.error("Lost the broker %s: %s. Running tasks go on; trying again", self._hello.broker_display, exc)
+        self._schedule(self._backoff.next_s())
+
+    def _schedule(self, delay_s: float) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+        self._beat = self._loop.after(delay_s, self.beat)
+
+    # --- giving back ---
+
+    def watch(self, process: str, board: ProcessBoard) -> None:
+        """Look at the board of a process that holds deliveries, until it holds none."""
+        if process not in self._watches:
+            self._watches[process] = watch = Watch(board, self._hello.queues, self._broker)
+            self._look_at(process, watch)
+
+    def _look_at(self, process: str, watch: Watch) -> None:
+        if self._watches.get(process) is not watch:
+            return  # it has died meanwhile, or was renamed
+        try:
+            more = watch.look(process)
+        except OperationalError as exc:
+            self._fail(exc)
+            more = True
+        if more:
+            self._loop.after(LOOK_S, lambda: self._look_at(process, watch))
+        else:
+            del self._watches[process]
+
+    def close(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+        self._broker.close()
+
+    @property
+    def unburied(self) -> int:
+        """Dead processes whose deliveries could not be handed back yet."""
+        return len(self._graves)
+
+
+def open_store(hello: Hello) -> tuple[Broker, Reaper]:
+    """Open the broker for a supervisor, with timeouts short enough for its renewals, and make its reaper."""
+    # lazy: a client library is only known once the hello has come
+    from fastq import transports
+    from fastq.transports.base import TransportOptions
+
+    interval_s = hello.lease_ms / 3000
+    values: dict[str, Any] = dict(hello.transport)
+    options = TransportOptions(
+        **{
+            **values,
+            "connect_timeout_s": min(values["connect_timeout_s"], interval_s * 0.4),
+            "socket_timeout_s": min(values["socket_timeout_s"], interval_s * 0.8),
+        }
+    )
+    broker = transports.open_broker(hello.broker_url, options)
+    opened: list[Backend] = []
+
+    def backend() -> Backend | None:
+        if hello.backend_url.startswith("disabled:"):
+            return None
+        if not opened:
+            opened.append(transports.open_backend(hello.backend_url, options))
+        return opened[0]
+
+    def encode(exc: BaseException) -> tuple[str, bytes, str | None]:
+        # lazy: needed when a task has killed its process for the last time, which most workers never see
+        from fastq.remote import encode_exception
+        from fastq.serialization import Serializers
+
+        name = hello.result_serializer
+        return encode_exception(exc, Serializers(task=name, result=name, accept=(name,)))
+
+    reaper = Reaper(
+        broker,
+        backend,
+        max_deliveries=hello.max_deliveries,
+        run_once=hello.run_once,
+        unstored=hello.unstored,
+        encode=encode,
+    )
+    return broker, reaper

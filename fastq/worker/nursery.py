@@ -1,0 +1,188 @@
+"""The nursery: a process with one thread and the application imported, that forks worker processes on request.
+
+A fork copies held locks and open connections, so the process that forks has neither: the supervisor talks to the broker, the
+nursery does not. It forks twice, so that the worker process loses its parent at once and becomes a child of the supervisor (a
+subreaper), which then learns of its death by itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fastq.worker.kinship import die_with
+from fastq.worker.link import Link
+from fastq.worker.options import WorkerOptions
+from fastq.worker.procname import display_name, set_process_name
+
+if TYPE_CHECKING:
+    from fastq.app import FastQ
+
+__all__ = ["main", "nursery_main"]
+
+#: signature of ``fastq.worker.process.run_process``
+RunProcess = Callable[..., int]
+
+#: signals that reach every process of a terminal or a service; only the supervisor acts on them
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+
+
+def main() -> None:
+    """Enter as a fresh interpreter (``argv``: link descriptor, supervisor's pid): the one that replaces a nursery that died."""
+    link = Link.from_fd(int(sys.argv[1]), fds=True)
+    supervisor = int(sys.argv[2])
+    if not die_with(supervisor):
+        os._exit(0)
+    first = link.wait(None)
+    if first:
+        nursery_main(link, WorkerOptions.from_json(first[0]["options"]), supervisor)
+    os._exit(0)
+
+
+def nursery_main(link: Link, options: WorkerOptions, supervisor: int, *, run: RunProcess | None = None) -> None:
+    """Import the application, say hello, then fork until the link ends. Never raises; the caller exits.
+
+    ``supervisor``: pid of the process that is to become the parent of every worker process.
+    """
+    ignore_stop_signals()
+    set_process_name("Nursery")
+    try:
+        app, options, hello = settle_in(options)
+        if run is None:
+            run = import_run_process()
+        prepare(hello["broker_url"])
+    except Exception:
+        link.send({"error": describe_failure()})
+        return
+    # the application may have put its own handlers in place while it was imported
+    ignore_stop_signals()
+    link.send({"hello": hello})
+    # what exists now is shared by all processes for as long as nobody writes to it, the garbage collector included
+    gc.collect()
+    gc.freeze()
+    while not link.closed:
+        for message in link.wait(None):
+            if "fork" in message:
+                _fork(link, app, options, supervisor, run, message["fork"])
+
+
+def settle_in(options: WorkerOptions) -> tuple[FastQ, WorkerOptions, dict[str, Any]]:
+    """Import and finish the application; return it, the options with its settings merged in, and the hello."""
+    # lazy: this module is imported by the supervisor too, which must not import the application's parts
+    from fastq.finding import find_app
+    from fastq.worker.hello import configure, introduce
+
+    app = find_app(options.app, os.getcwd())
+    options = configure(app, options)
+    return app, options, introduce(app, options).to_message()
+
+
+def prepare(broker_url: str) -> None:
+    """Import what every process will need, so that they share it."""
+    # lazy: as above
+    from fastq import transports
+
+    transports.preload(broker_url)
+
+
+def import_run_process() -> RunProcess:
+    """Import the life of a worker process: after the application, which may configure what that imports."""
+    # lazy: the supervisor imports this module too
+    from fastq.worker.process import run_process
+
+    return run_process
+
+
+def describe_failure() -> str:
+    """Return the current exception for the user: only its text if it is fastq's own, with the traceback if it is not."""
+    # lazy: an error path
+    from fastq.exceptions import FastQError
+
+    exc = sys.exception()
+    return str(exc) if isinstance(exc, FastQError) else traceback.format_exc().rstrip()
+
+
+def ignore_stop_signals() -> None:
+    """Do nothing on a stop signal. Not SIG_IGN: the programs that tasks start would inherit it."""
+    signal.set_wakeup_fd(-1)
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, _nothing)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _nothing(signum: int, frame: object) -> None:
+    pass
+
+
+def _fork(link: Link, app: FastQ, options: WorkerOptions, supervisor: int, run: RunProcess, request: dict[str, Any]) -> None:
+    """Fork one worker process by way of a process in between; tell the supervisor its pid."""
+    child_fd, board_fd = link.take_fds(2)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    read_fd, write_fd = os.pipe()
+    between = os.fork()
+    if between == 0:
+        pid = os.fork()
+        if pid:
+            os.write(write_fd, b"%d" % pid)
+            os._exit(0)
+        os.close(read_fd)
+        os.close(write_fd)
+        link.close()
+        _live(app, options, supervisor, run, request, child_fd, board_fd)
+    for fd in (write_fd, child_fd, board_fd):
+        os.close(fd)
+    pid_text = os.read(read_fd, 32)
+    os.close(read_fd)
+    os.waitpid(between, 0)
+    link.send({"forked": request["serial"], "pid": int(pid_text or 0)})
+
+
+def _live(
+    app: FastQ, options: WorkerOptions, supervisor: int, run: RunProcess, request: dict[str, Any], child_fd: int, board_fd: int
+) -> None:
+    """Be a worker process, from its first instruction to its last."""
+    code = 1
+    try:
+        if not die_with(supervisor, adopted=True):
+            os._exit(0)
+        code = live(app, options, request, Link.from_fd(child_fd), board_fd, run)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        leave(code)
+
+
+def live(app: FastQ, options: WorkerOptions, request: dict[str, Any], link: Link, board_fd: int, run: RunProcess) -> int:
+    """Run a worker process as ``request`` (of the supervisor) describes it; return its exit code."""
+    set_process_name(display_name(request["pool"], request["index"]))
+    try:
+        return run(
+            app,
+            pool=request["pool"],
+            slots=request["slots"],
+            queues=tuple(request["queues"]),
+            options=options,
+            index=request["index"],
+            board_fd=board_fd,
+            link=link,
+            node=request["node"],
+        )
+    except Exception:
+        link.send({"error": describe_failure()})
+        return 1
+
+
+def leave(code: int) -> None:
+    """End this process without the interpreter's farewell: threads of tasks, or of the application, must not hold it up."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue  # closed or redirected by a task: nothing left to say
+    os._exit(code)

@@ -1,0 +1,172 @@
+"""A worker process: connects broker, backend, pool and consumer, and runs them until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from fastq import states
+from fastq._core import BatchWindow, Delivery, Runner, encode_result, packb
+from fastq.pools import make_pool
+from fastq.records import StoredResult
+from fastq.task import current
+from fastq.transports.base import Backend
+from fastq.worker.board import open_region
+from fastq.worker.consumer import Consumer
+from fastq.worker.failures import Failures
+from fastq.worker.feeder import Feeder
+from fastq.worker.gate import Gate
+from fastq.worker.link import Link
+from fastq.worker.notify import Notifier
+from fastq.worker.options import WorkerOptions
+from fastq.worker.procname import display_name, set_process_name
+from fastq.worker.settler import Settler
+from fastq.worker.slots import Slots
+
+if TYPE_CHECKING:
+    from fastq.app import FastQ
+
+__all__ = ["run_process"]
+
+logger = logging.getLogger("fastq.worker.trace")
+
+#: characters of a return value shown in the log
+REPR_MAX = 1_024
+
+
+def run_process(
+    app: FastQ,
+    *,
+    pool: str,
+    slots: int,
+    queues: tuple[str, ...],
+    options: WorkerOptions,
+    index: int,
+    board_fd: int,
+    link: Link,
+    node: str,
+) -> int:
+    """Run one worker process in the calling (main) thread; return its exit code.
+
+    0: stopped as it was asked to. 1: stopped cold, or its supervisor vanished.
+    """
+    set_process_name(display_name(pool, index))
+    conf = app.conf
+    broker = app.open_broker()
+    backend = app.open_backend()
+    board = open_region(board_fd, index, slots)
+    window = BatchWindow()
+    notifier = Notifier()
+    settler = Settler(broker, backend)
+    the_pool = make_pool(pool, slots)
+    serializers = app.serializers
+    accept = serializers.accept
+    clock = _Clock()
+    failures = Failures(
+        serializers,
+        stores=backend is not None,
+        errors_even_if_ignored=conf.task_store_errors_even_if_ignored,
+        now_ms=clock.now_ms,
+    )
+    registry = app.registry()
+    tracks = any(entry is not None and entry.track_started for entry in map(registry.get, registry.names()))
+    runner = Runner(
+        emit=settler.emit,
+        loads=serializers.loads_call,
+        dumps=serializers.dumps_result,
+        on_error=failures.on_error,
+        on_start=_Started(backend, node, clock).note if tracks and backend is not None else None,
+        on_success=_log_success if logger.isEnabledFor(logging.INFO) else None,
+        current=current,
+        board=board,
+        window=window,
+        native=conf.result_serializer == "msgpack",
+        stores=backend is not None,
+        result_max_bytes=conf.result_max_bytes or 0,
+        call_async=the_pool.call_async,
+    )
+    clock.runner = runner
+    consumer = Consumer(
+        broker=broker,
+        settler=settler,
+        pool=the_pool,
+        feeder=Feeder(the_pool, window, options.prefetch if options.prefetch is not None else conf.worker_prefetch),
+        gate=Gate(accept, failures),
+        runner=runner,
+        board=board,
+        link=link,
+        notifier=notifier,
+        registry=app.registry,
+        queues=queues,
+        lease_ms=int(conf.worker_lease * 1000),
+        max_deliveries=conf.task_max_deliveries,
+        max_tasks=options.max_tasks_per_child or conf.worker_max_tasks_per_child,
+    )
+    _install_signals(consumer)
+    the_pool.start(Slots(runner), notifier.notify)
+    link.send({"ready": os.getpid()})
+    try:
+        the_pool.main(consumer.run)
+    finally:
+        broker.close()
+        if backend is not None:
+            backend.close()
+        app.close()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 1 if consumer.stopped_cold else 0
+
+
+class _Clock:
+    """The broker's clock as the last fetch saw it, for stamping results without a call."""
+
+    runner: Runner | None = None
+
+    def now_ms(self) -> int:
+        ms = self.runner.now_ms if self.runner is not None else 0
+        return ms or int(time.time() * 1000)
+
+
+class _Started:
+    """Write STARTED for the tasks that ask for it: one call each, before the task runs."""
+
+    def __init__(self, backend: Backend, node: str, clock: _Clock) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._body = packb({"pid": os.getpid(), "hostname": node})
+
+    def note(self, d: Delivery) -> None:
+        if d.entry is None or not d.entry.track_started or d.ignore_result:
+            return
+        record = encode_result(states.STARTED, "application/x-msgpack", self._body, None, self._clock.now_ms(), None)
+        self._backend.store([StoredResult(d.id, record)], final=False)
+
+
+def _log_success(d: Delivery, value: object, runtime_ns: int) -> None:
+    text = repr(value)
+    if len(text) > REPR_MAX:
+        text = text[:REPR_MAX] + "..."
+    logger.info("Task %s[%s] succeeded in %ss: %s", d.name, d.id, f"{runtime_ns / 1e9:.6g}", text)
+
+
+def _install_signals(consumer: Consumer) -> None:
+    """Leave stopping to the supervisor: ^C reaches every process of a terminal, and each must finish what it runs.
+
+    A TERM sent to this process alone stops it warm; the supervisor then starts another.
+    """
+
+    def ignore(signum: int, frame: FrameType | None) -> None:
+        pass
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        consumer.request_stop()
+
+    # handlers, not SIG_IGN: programs that a task starts get the default back
+    signal.signal(signal.SIGINT, ignore)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGQUIT, ignore)

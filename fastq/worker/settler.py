@@ -1,0 +1,116 @@
+"""Collect outcomes and tell the broker in batches; the same call fetches the next messages."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import NamedTuple
+
+from fastq.exceptions import Fenced
+from fastq.records import Fetch, Fetched, Settlement, StoredResult
+from fastq.transports.base import Backend, Broker
+
+__all__ = ["Settler", "Turn"]
+
+logger = logging.getLogger("fastq.worker.settler")
+
+#: outcomes not yet settled at which a process stops starting tasks (the broker is away): bounds memory
+MAX_UNSETTLED = 20_000
+#: settlements in one call
+MAX_BATCH = 1_000
+
+
+class Turn(NamedTuple):
+    """What one call to the broker did."""
+
+    fetched: Fetched | None
+    settled: list[Settlement]
+    #: the process has lost its lease: it must take a new name before it can fetch
+    fenced: bool
+
+
+class Settler:
+    """Settle what the slots emit. Owned by the consumer; only ``emit`` is called from slots.
+
+    A call that fails is kept and repeated as it was (same settlements, same fetch number): whatever of it the broker has
+    carried out already changes nothing the second time. With a foreign backend the results are stored first.
+    """
+
+    def __init__(self, broker: Broker, backend: Backend | None) -> None:
+        self._broker = broker
+        self._foreign = backend if backend is not None and not backend.shares(broker) else None
+        self._together = backend is not None and self._foreign is None
+        self._outcomes: deque[Settlement] = deque()
+        self.emit = self._outcomes.append
+        #: the call that has not been answered: process, settlements, fetch, whether its results are stored already
+        self._open: tuple[str, list[Settlement], Fetch | None] | None = None
+        self._stored = False
+        #: settlements of leases that had been taken away
+        self.fenced = 0
+
+    def __len__(self) -> int:
+        """Return how many outcomes wait, an unanswered call included."""
+        return len(self._outcomes) + (len(self._open[1]) if self._open else 0)
+
+    @property
+    def waiting(self) -> int:
+        """How many outcomes wait for the next call."""
+        return len(self._outcomes)
+
+    @property
+    def unanswered(self) -> bool:
+        return self._open is not None
+
+    @property
+    def full(self) -> bool:
+        return len(self) >= MAX_UNSETTLED
+
+    def take(self) -> list[Settlement]:
+        """Take up to a batch of outcomes, oldest first."""
+        outcomes = self._outcomes
+        n = min(len(outcomes), MAX_BATCH)
+        return [outcomes.popleft() for _ in range(n)]
+
+    def turn(self, process: str, settlements: list[Settlement], fetch: Fetch | None) -> Turn:
+        """Settle and fetch in one call. Raises OperationalError: the call stays open, ``repeat`` it."""
+        self._open = (process, settlements, fetch)
+        self._stored = False
+        return self._call(repeat=False)
+
+    def repeat(self) -> Turn:
+        """Send the unanswered call again."""
+        return self._call(repeat=True)
+
+    def _call(self, repeat: bool) -> Turn:
+        assert self._open is not None
+        process, settlements, fetch = self._open
+        if self._foreign is not None and not self._stored:
+            results = [StoredResult(s.id, s.result, s.inbox) for s in settlements if s.result is not None]
+            if results:
+                self._foreign.store(results)
+            self._stored = True
+        fetched: Fetched | None = None
+        fenced = False
+        try:
+            if settlements:
+                settled = self._broker.settle(process, settlements, results=self._together, fetch=fetch)
+                fetched = settled.fetched
+                if settled.skipped and not repeat:
+                    self._count_fenced(process, len(settled.skipped))
+            elif fetch is not None:
+                fetched = self._broker.fetch(fetch)
+        except Fenced:  # the settlements have been applied
+            fenced = True
+        self._open = None
+        return Turn(fetched, settlements, fenced)
+
+    def _count_fenced(self, process: str, n: int) -> None:
+        self.fenced += n
+        logger.warning(
+            "%d outcome(s) of %s changed nothing: their leases had been taken away and the tasks run elsewhere", n, process
+        )
+
+    def close(self) -> None:
+        """Say what could not be settled."""
+        if len(self):
+            logger.warning("%d outcome(s) could not be settled; their tasks run again elsewhere", len(self))

@@ -1,0 +1,38 @@
+"""What a pool's slot runs: the core's run loop, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastq._core import Runner
+from fastq.records import Delivery
+
+__all__ = ["Slots"]
+
+
+class Slots:
+    """Run batches in slots. A delivery whose claim was lost (it was given back meanwhile) is skipped."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def run(self, slot: int, batch: Sequence[Delivery]) -> None:
+        """Run the deliveries one after the other."""
+        self._runner.run_many(slot, batch)
+
+    async def run_async(self, slot: int, batch: Sequence[Delivery]) -> None:
+        """Run the deliveries one after the other on this event loop: coroutine functions are awaited."""
+        runner = self._runner
+        for d in batch:
+            if d.entry is None or not d.entry.is_async:
+                runner.run(slot, d)
+                continue
+            call = runner.begin(slot, d)
+            if call is None:
+                continue
+            try:
+                value = await d.entry.fn(*call.args, **call.kwargs)
+            except BaseException as exc:  # the slot must survive whatever a task raises, cancellation included
+                runner.finish(slot, call, None, exc)
+            else:
+                runner.finish(slot, call, value, None)

@@ -1,0 +1,37 @@
+"""The docs name only what exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, fragment = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{page.relative_to(ROOT)} links to {target}"
+        if fragment:
+            headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert fragment in map(anchor, headings), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_the_map_names_files_that_exist() -> None:
+    by_question = (ROOT / "docs" / "map.md").read_text(encoding="utf-8").split("## Floors")[0]
+    named = re.findall(r"`([\w/]+\.\w+|[\w/]+/)`", by_question)
+    assert len(named) > 20
+    missing = [name for name in named if not (ROOT / "fastq" / name).exists()]
+    assert not missing

@@ -1,0 +1,121 @@
+"""Real workers for tests: started from the command line in a directory of their own, ended by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+__all__ = ["POOLS", "Worker", "children", "eventually"]
+
+POOLS = ("prefork", "threads", "gevent", "eventlet", "solo", "asyncio")
+
+#: generous: these machines are slow and shared
+DEADLINE_S = 60.0
+
+
+def eventually(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S, every_s: float = 0.01) -> None:
+    """Wait until ``condition()`` is true; AssertionError naming ``what`` if it does not come true in time."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {deadline_s:g} s: {what}")
+        time.sleep(every_s)
+
+
+def children(pid: int) -> list[int]:
+    """Return the live (not defunct) descendants of a process, nearest first."""
+    by_parent: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
+                if fields[0] != "Z":
+                    by_parent.setdefault(int(fields[1]), []).append(int(entry))
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        for child in by_parent.get(queue.pop(0), []):
+            found.append(child)
+            queue.append(child)
+    return found
+
+
+class Worker:
+    """``fastq worker`` on a module in ``directory``; everything it says is in ``log``."""
+
+    def __init__(self, directory: Path, *arguments: str, app: str = "tasks", env: dict[str, str] | None = None) -> None:
+        self.directory = directory
+        self.path = directory / f"worker-{time.monotonic_ns()}.log"
+        command = [sys.executable, "-m", "fastq", "-A", app, "worker", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **(env or {})}
+        with self.path.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self.pid = self.process.pid
+
+    @property
+    def log(self) -> str:
+        return self.path.read_text(errors="replace")
+
+    def wait_ready(self) -> Worker:
+        def ready() -> bool:
+            assert self.process.poll() is None, f"the worker ended with {self.process.returncode}:\n{self.log}"
+            return " ready." in self.log
+
+        eventually(ready, f"worker ready; its log:\n{self.log}")
+        return self
+
+    def wait_log(self, text: str) -> None:
+        eventually(lambda: text in self.log, f"{text!r} in the worker's log:\n{self.log}")
+
+    def pool_pids(self) -> list[int]:
+        """Return the pids of the processes that run tasks: the direct children that are no nursery (solo: the worker itself)."""
+        return [pid for pid in children(self.pid) if "PoolWorker" in _comm(pid)] or [self.pid]
+
+    def terminate(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal to the worker and return its exit code."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+        return self.process.wait(DEADLINE_S)
+
+    def kill_all(self) -> None:
+        """SIGKILL the whole worker at once, as a host that dies would."""
+        for pid in [self.pid, *children(self.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(DEADLINE_S)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.process.poll() is None:
+            pids = children(self.pid)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                os.kill(self.pid, signal.SIGTERM)
+                self.process.wait(10)
+            for pid in [self.pid, *pids]:
+                if pid == self.pid and self.process.poll() is not None:
+                    continue
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait(DEADLINE_S)
+
+
+def _comm(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc", str(pid), "comm").read_text()
+    return ""
+
+
+def write_module(directory: Path, name: str, lines: Sequence[str] | str) -> Path:
+    path = directory / f"{name}.py"
+    path.write_text(lines if isinstance(lines, str) else "\n".join(lines))
+    return path
