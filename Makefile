@@ -3,7 +3,7 @@
 #   make demo     run the real job: index the standard library, then compare the pools
 #   make test     run the tests
 #   make check    ruff, mypy --strict, the floors test, stubtest of the core
-#   make bench    run the benchmarks (BENCH= passes arguments on)
+#   make bench    compare the pools (BENCH= passes arguments on, such as BENCH=--benchmark-compare)
 #   make chaos    kill processes and servers, many rounds (ROUNDS=10)
 #   make build    only create .venv and build the core in place
 #
@@ -68,7 +68,7 @@ check: build $(VENV)/.stamp-dev
 	$(PY) -m mypy.stubtest fastq._core
 
 bench: build $(VENV)/.stamp-bench
-	$(PY) -m pytest benchmarks --benchmark-only $(BENCH)
+	$(PY) benchmarks/pools.py $(BENCH)
 
 chaos: build
 	FASTQ_CHAOS_ROUNDS=$(ROUNDS) $(PY) -m pytest tests/chaos

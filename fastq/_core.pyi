@@ -5,7 +5,7 @@ It encodes, decodes, dispatches and measures; it never blocks, locks, logs or de
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn, Self, final
 
 ENVELOPE_FIELDS: Final[int]
 
@@ -60,19 +60,20 @@ def remark(message: bytes, deliveries: int, paid: bool = False) -> bytes:
 def task_id(message: bytes) -> str:
     """Slice the task id out of a message; EnvelopeError if it is not one."""
 
+@final
 class Entry:
     """One registered task, flat: all that a run needs, prepared once when the registry freezes."""
 
-    name: str
-    fn: Callable[..., Any]
-    task: Any
-    is_async: bool
-    ignore_result: bool
-    track_started: bool
-    acks_late: bool
-    index: int
-    def __init__(
-        self,
+    name: Final[str]
+    fn: Final[Callable[..., Any]]
+    task: Final[Any]
+    is_async: Final[bool]
+    ignore_result: Final[bool]
+    track_started: Final[bool]
+    acks_late: Final[bool]
+    index: Final[int]
+    def __new__(
+        cls,
         name: str,
         fn: Callable[..., Any],
         task: Any = None,
@@ -81,35 +82,38 @@ class Entry:
         ignore_result: bool = False,
         track_started: bool = False,
         acks_late: bool = True,
-    ) -> None: ...
+    ) -> Self: ...
 
+@final
 class Registry:
     """A frozen table of entries by name; a late registration makes a new one (indexes of old entries stay)."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None: ...
+    def __new__(cls, entries: Iterable[Entry]) -> Self: ...
     def get(self, name: str) -> Entry | None: ...
     def __len__(self) -> int: ...
-    def __contains__(self, name: object) -> bool: ...
+    def __contains__(self, name: object, /) -> bool: ...
     def names(self) -> list[str]: ...
 
+@final
 class Delivery:
     """A leased envelope with its headers read; the body stays opaque until a slot runs it."""
 
-    queue: str
-    tag: str
-    message: bytes
-    id: str
-    name: str
-    content_type: str
-    enqueued_ms: int
-    expires_ms: int  # 0: never
-    retries: int
-    inbox: str  # "": nobody waits
-    deliveries: int  # how often it was charged before this delivery
-    paid: bool
-    entry: Entry | None  # None: no such task here
-    error: str  # "" or why the message cannot be read (then id, name are "" where unreadable)
-    record: int  # index on the board, -1: none
+    queue: Final[str]
+    tag: Final[str]
+    message: Final[bytes]
+    id: Final[str]
+    name: Final[str]
+    content_type: Final[str]
+    enqueued_ms: Final[int]
+    expires_ms: Final[int]  # 0: never
+    retries: Final[int]
+    inbox: Final[str]  # "": nobody waits
+    deliveries: Final[int]  # how often it was charged before this delivery
+    paid: Final[bool]
+    entry: Final[Entry | None]  # None: no such task here
+    error: Final[str]  # "" or why the message cannot be read (then id, name are "" where unreadable)
+    record: Final[int]  # number of its record on the board, opaque (see ProcessBoard), -1: none
+    def __init__(self, *args: Any, **kwargs: Any) -> NoReturn: ...  # deliveries are read, not made: peek(), deliveries()
     @property
     def body(self) -> bytes: ...
     @property
@@ -123,6 +127,7 @@ def peek(message: bytes) -> Delivery:
 def deliveries(queue: str, tags: Sequence[str], messages: Sequence[bytes], registry: Registry) -> list[Delivery]:
     """Read the headers of a fetched batch; never raises for a bad message, its ``error`` says what is wrong."""
 
+@final
 class Settlement:
     """What the broker is told of one delivery. Made by the core for a success, by Python for everything else."""
 
@@ -137,7 +142,7 @@ class Settlement:
     delay_ms: int  # RETRY: from the broker's now
     reason: str  # DEAD
     detail: bytes | None  # DEAD: the dead letter's record (msgpack map)
-    record: int  # index on the board, -1: none
+    record: int  # number of its record on the board, -1: none
     def __init__(
         self,
         queue: str,
@@ -163,16 +168,18 @@ def encode_result(
 def decode_result(record: bytes) -> tuple[str, str, bytes, str | None, int, dict[str, Any] | None]:
     """Read a result record (readers ignore trailing elements); DecodeError otherwise."""
 
+@final
 class BatchWindow:
     """Measured run time per task name (EWMA over entries), and how many of them one fetch may take."""
 
-    def __init__(self, target_ms: float = 10.0, limit: int = 1000) -> None: ...
+    def __new__(cls, target_ms: float = 10.0, limit: int = 1000) -> Self: ...
     def note(self, index: int, elapsed_ns: int, count: int = 1) -> None: ...
     def mean_ns(self, index: int) -> int: ...  # -1: never measured
     def short(self, index: int) -> bool: ...  # measured, and at least two fit the target
     def size(self) -> int: ...  # how many to hold for one slot now: 1 when idle or unknown, at most doubling a call
     def reset(self) -> None: ...
 
+@final
 class ProcessBoard:
     """One process' region of the status board: a header, one record per slot, one per held delivery.
 
@@ -180,9 +187,9 @@ class ProcessBoard:
     compare-and-swap, so exactly one of the two wins it.
     """
 
-    slots: int
-    capacity: int
-    def __init__(self, buffer: memoryview, slots: int, capacity: int) -> None: ...
+    slots: Final[int]
+    capacity: Final[int]
+    def __new__(cls, buffer: memoryview, slots: int, capacity: int) -> Self: ...
     @staticmethod
     def size(slots: int, capacity: int) -> int: ...
     # worker side
@@ -202,13 +209,16 @@ class ProcessBoard:
         """Return (slot, task id, task name, started at ms) of every busy slot."""
     def clear(self) -> None: ...
 
+@final
 class Call:
     """A begun run: what ``finish`` needs."""
 
-    delivery: Delivery
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    delivery: Final[Delivery]
+    args: Final[tuple[Any, ...]]
+    kwargs: Final[dict[str, Any]]
+    def __init__(self, *args: Any, **kwargs: Any) -> NoReturn: ...  # made by Runner.begin()
 
+@final
 class Runner:
     """Run deliveries in a slot: claim, load, call, encode the outcome, hand it to ``emit``.
 
@@ -221,8 +231,8 @@ class Runner:
     """
 
     now_ms: int
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         emit: Callable[[Settlement], object],
         loads: Callable[[str, bytes], tuple[Sequence[Any], Mapping[str, Any]]],
@@ -237,7 +247,7 @@ class Runner:
         stores: bool = True,
         result_max_bytes: int = 0,
         call_async: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any] | None = None,
-    ) -> None:
+    ) -> Self:
         """``native``: results are written by the core as msgpack; False: always through ``dumps``. ``stores``: False where there is
         no result backend: nothing is encoded, as if every task ignored its result. ``call_async`` runs a
         coroutine function to its end for the pools that cannot await."""

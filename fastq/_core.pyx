@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, binding=True, auto_pickle=False
-# cython: embedsignature=True, embedsignature.format=clinic, boundscheck=True, wraparound=False, cdivision=True
+# cython: autotestdict=False, wraparound=False, cdivision=True
 """The compiled core: envelopes, ids, the registry, the run loop, outcomes, the status board, the batch window.
 
 It encodes, decodes, dispatches and measures; it never blocks, locks, logs or decides, and keeps no mutable module state:

@@ -249,17 +249,17 @@ cdef class ProcessBoard:
         return 0
 
     def counter(self, str which not None):
-        return fq_load64(&self.head.counters[counter_at(which)])
+        return fq_load64_strict(&self.head.counters[counter_at(which)])
 
     def set_counter(self, str which not None, int64_t value):
-        fq_store64(&self.head.counters[counter_at(which)], value)
+        fq_store64_strict(&self.head.counters[counter_at(which)], value)
 
     def held(self):
         cdef list out = []
         cdef HeldRecord* held
         cdef HeldRecord copy
         cdef uint32_t state
-        cdef int64_t used = fq_load64(&self.head.used)
+        cdef int64_t used = fq_load64_strict(&self.head.used)
         cdef Py_ssize_t i
         for i in range(self.capacity):
             if len(out) >= used:

@@ -59,7 +59,10 @@ cdef extern from *:
     static inline uint32_t fq_swap32(uint32_t *p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
     static inline int64_t fq_load64(int64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
     static inline void fq_store64(int64_t *p, int64_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
-    static inline void fq_add64(int64_t *p, int64_t v) { __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL); }
+    /* in one order for both sides of the board: "I write mine, then read yours" must not let both miss */
+    static inline int64_t fq_load64_strict(int64_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+    static inline void fq_store64_strict(int64_t *p, int64_t v) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }
+    static inline void fq_add64(int64_t *p, int64_t v) { __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
     static inline void fq_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
     static inline int64_t fq_monotonic_ns(void) {
@@ -117,6 +120,8 @@ cdef extern from *:
     uint32_t fq_swap32(uint32_t* p, uint32_t v) noexcept
     int64_t fq_load64(int64_t* p) noexcept
     void fq_store64(int64_t* p, int64_t v) noexcept
+    int64_t fq_load64_strict(int64_t* p) noexcept
+    void fq_store64_strict(int64_t* p, int64_t v) noexcept
     void fq_add64(int64_t* p, int64_t v) noexcept
     void fq_fence() noexcept
     int64_t fq_monotonic_ns() noexcept

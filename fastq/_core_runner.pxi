@@ -7,6 +7,7 @@ cdef class Call:
     cdef readonly dict kwargs
     cdef object token
     cdef int64_t started_ns
+    cdef bint finished
 
     def __init__(self):
         raise TypeError("calls are made by Runner.begin()")
@@ -25,6 +26,7 @@ cdef class Runner:
     cdef ProcessBoard board
     cdef BatchWindow window
     cdef bint native
+    cdef bint stores
     cdef Py_ssize_t result_max_bytes
     cdef object call_async
 
@@ -41,6 +43,7 @@ cdef class Runner:
         ProcessBoard board=None,
         BatchWindow window=None,
         bint native=True,
+        bint stores=True,
         Py_ssize_t result_max_bytes=0,
         call_async=None,
     ):
@@ -56,6 +59,7 @@ cdef class Runner:
         self.board = board
         self.window = window
         self.native = native
+        self.stores = stores
         self.result_max_bytes = result_max_bytes
         self.call_async = call_async
 
@@ -160,7 +164,7 @@ cdef class Runner:
         cdef Py_ssize_t size = -1
         cdef bytes record = None
         cdef int64_t done_ms
-        if not d.ignores():
+        if self.stores and not d.ignores():
             done_ms = self.now_ms if self.now_ms else fq_wall_ms()
             if self.native:
                 record = success_record(value, done_ms, self.result_max_bytes, &size)
@@ -186,7 +190,7 @@ cdef class Runner:
                 return answer
             raise TypeError(f"on_error must return a Settlement, not {kind(answer)}")
         except BaseException as second:
-            return internal_error(d, error, second, self.now_ms if self.now_ms else fq_wall_ms())
+            return internal_error(d, error, second, self.now_ms if self.now_ms else fq_wall_ms(), self.stores)
 
     cdef void done(self, Py_ssize_t slot, Delivery d, Settlement s, bint failed, int64_t elapsed_ns) noexcept:
         if self.board is not None:
@@ -225,18 +229,20 @@ cdef class Runner:
         cdef int64_t started_ns = fq_monotonic_ns()
         try:
             args = self.load(d, &named)
-            if self.on_start is not None:
-                self.on_start(d)
             fn = d.entry.fn
             if d.entry.is_async:
                 if self.call_async is None:
-                    raise _ImproperlyConfigured(f"task {d.name} is a coroutine function, and this runner has no event loop")
-                value = self.call_async(fn, args, {} if named == NULL else <object>named)
-                fn = None
+                    raise _ImproperlyConfigured(f"task {d.get_name()} is a coroutine function, and this runner has no event loop")
+                args = (fn, args, {} if named == NULL else <object>named)
+                fn = self.call_async
+                if named != NULL:
+                    Py_DECREF(<object>named)
+                    named = NULL
+            if self.on_start is not None:
+                self.on_start(d)
         except BaseException as raised:
             error = raised
-            fn = None
-        if fn is not None:
+        if error is None:
             made = _call(<PyObject*>fn, <PyObject*>args, named)
             if made == NULL:
                 error = fq_take_exception()
@@ -304,14 +310,12 @@ cdef class Runner:
         return call
 
     def finish(self, Py_ssize_t slot, Call call not None, value, exc):
-        cdef object token = call.token
-        if call.delivery is None:
+        if call.finished:
             raise ValueError("this call was finished before")
-        delivery = call.delivery
-        call.delivery = None
+        call.finished = True
+        self.end(slot, call.delivery, value, exc, fq_monotonic_ns() - call.started_ns)
+        self.leave(call.token)
         call.token = None
-        self.end(slot, delivery, value, exc, fq_monotonic_ns() - call.started_ns)
-        self.leave(token)
 
 
 cdef str bad_body(Delivery d):
@@ -325,7 +329,7 @@ cdef str in_words(object error):
         return kind(error)
 
 
-cdef Settlement internal_error(Delivery d, object error, object second, int64_t now_ms):
+cdef Settlement internal_error(Delivery d, object error, object second, int64_t now_ms, bint stores):
     """Make the dead letter of a delivery for which no settlement could be made."""
     cdef Settlement s = settle(d, _DEAD)
     text = f"{in_words(second)} while handling {in_words(error)}"
@@ -339,7 +343,7 @@ cdef Settlement internal_error(Delivery d, object error, object second, int64_t 
     trace = trace.encode("utf-8", "backslashreplace").decode()
     text = text.encode("utf-8", "backslashreplace").decode()
     s.detail = packb({"name": d.name, "error": text, "traceback": trace, "deliveries": d.deliveries})
-    if not d.ignores():
+    if stores and not d.ignores():  # whoever waits for the result is told too
         body = packb({"type": "FastQError", "module": "fastq.exceptions", "args": [text], "text": text})
         s.result = encode_result("FAILURE", _MSGPACK, body, trace, now_ms, None)
     return s

@@ -333,11 +333,11 @@ class Producer:
                     lane.queue.remove(ticket)
             raise
 
-    async def anow_ms(self) -> int:
+    async def anow_ms(self, policy: RetryPolicy = RetryPolicy()) -> int:
         """``now_ms`` that does not block the loop where the broker has to be asked."""
         lane = self._lane()
         if lane.offset_ms is None:
-            await self.apublish((), (), RetryPolicy())
+            await self.apublish((), (), policy)
         return int(time.time() * 1000) + (lane.offset_ms or 0)
 
     def _committer_gate(self, lane: _Lane) -> threading.Lock:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from fastq import _core, states
 from fastq.exceptions import TaskRevokedError, TimeoutError
 from fastq.remote import decode_exception
+from fastq.running import current
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
@@ -49,8 +50,6 @@ def denied_join_result() -> Iterator[None]:
 
 
 def _refuse_in_task() -> None:
-    from fastq.task import current  # lazy: task imports this module
-
     if current.get() is not None and not _join_allowed.get():
         raise RuntimeError(
             "Never call result.get() within a task! When every slot waits for a task that needs a slot, none ever ends. "

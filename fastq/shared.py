@@ -11,7 +11,8 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
-from fastq.task import BoundTaskDecorator, CoroutineTask, Task, TaskDecorator, current, directly_called
+from fastq.running import current, directly_called
+from fastq.task import BoundTaskDecorator, CoroutineTask, Task, TaskDecorator
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -33,7 +33,8 @@ def _stamps_at(counted: int, timed: int) -> int:
 
 
 def open_marks(path: str | None) -> tuple[Mark, Mark]:
-    """Return ``begin(i)`` and ``end(i)``, to be called by task i; they do nothing where there is no board (producers)."""
+    """Return ``begin(i)`` and ``end(i)``, to be called by task i; they do nothing where there is no board
+    (producers), nor for a number that is not on it (-1: a warm-up)."""
     if not path:
         return _no_mark, _no_mark
     with open(path, "r+b") as file:
@@ -47,7 +48,7 @@ def open_marks(path: str | None) -> tuple[Mark, Mark]:
             _STAMP.pack_into(board, stamps + (i - counted) * _STAMPS.size, now())
 
     def end(i: int) -> None:
-        if i < total:
+        if 0 <= i < total:
             if i >= counted:
                 _STAMP.pack_into(board, stamps + (i - counted) * _STAMPS.size + _STAMP.size, now())
             at = base + i

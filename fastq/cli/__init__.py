@@ -8,11 +8,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-from importlib import metadata
 from typing import Any, NoReturn
 
 import click
 
+from fastq import __version__
 from fastq.cli.context import Settings
 from fastq.exceptions import FastQError, ImproperlyConfigured
 
@@ -20,11 +20,18 @@ __all__ = ["COMMANDS", "cli", "main"]
 
 #: sub-command -> what ``fastq --help`` says of it, so that help imports none of them
 COMMANDS = {
+    "bench": "Measure the pools on your broker, say which suits which work.",
     "call": "Send one task by name, print its id.",
     "purge": "Drop the waiting messages of queues.",
     "result": "Print the result of a task.",
     "worker": "Start a worker.",
 }
+
+
+class AskedWrongly(click.ClickException):
+    """Nothing was tried: exit as for a wrong option, where what was tried and failed exits with 1."""
+
+    exit_code = 2
 
 
 class Commands(click.Group):
@@ -56,15 +63,12 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except FastQError as exc:
-            error = click.ClickException(str(exc))
-            # 2, as for a wrong option: nothing was tried yet; 1: it was tried and did not work
-            error.exit_code = 2 if isinstance(exc, ImproperlyConfigured) else 1
-            raise error from exc
+            raise (AskedWrongly if isinstance(exc, ImproperlyConfigured) else click.ClickException)(str(exc)) from exc
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        click.echo(f"fastq {metadata.version('fastq')}")
+        click.echo(f"fastq {__version__}")
         ctx.exit()
 
 

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
@@ -48,9 +48,9 @@ def app_options(fn: Callable[Concatenate[Settings, P], R]) -> Callable[P, R]:
     @click.pass_context
     @functools.wraps(fn)
     def command(ctx: click.Context, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        own = {name: kwargs.pop(name, None) for name in ("app", "broker", "result_backend", "workdir")}
+        given: dict[str, Any] = {name: kwargs.pop(name) for name in ("app", "broker", "result_backend", "workdir")}
         before = ctx.find_object(Settings) or Settings()
-        settings = replace(before, **{name: value for name, value in own.items() if value is not None})
+        settings = replace(before, **{name: value for name, value in given.items() if value is not None})
         if settings.workdir is not None:
             os.chdir(settings.workdir)
         return fn(settings, *args, **kwargs)

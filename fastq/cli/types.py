@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastq.exceptions import ImproperlyConfigured
 from fastq.pools import canonical_name, check_installed
 
+if TYPE_CHECKING:
+    # generic for type checkers of newer releases of click, not at run time in older ones
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType
+
 __all__ = ["JSONValue", "Names", "PoolName", "When"]
 
 
-class JSONValue(click.ParamType):
+class JSONValue(ParamType):
     """A JSON text of one type: ``JSONValue(list)`` reads ``[1, 2]``."""
 
     name = "json"
@@ -35,7 +41,7 @@ class JSONValue(click.ParamType):
         return decoded
 
 
-class When(click.ParamType):
+class When(ParamType):
     """An ISO 8601 date and time, or with ``seconds`` also a number of seconds from now."""
 
     name = "time"
@@ -59,7 +65,7 @@ class When(click.ParamType):
             self.fail(f"{value!r} is not {number}an ISO 8601 time, like 2030-01-31T12:00:00+00:00.", param, ctx)
 
 
-class Names(click.ParamType):
+class Names(ParamType):
     """Comma-separated names, as a tuple without empty ones."""
 
     name = "names"
@@ -73,7 +79,7 @@ class Names(click.ParamType):
         return names
 
 
-class PoolName(click.ParamType):
+class PoolName(ParamType):
     """A pool that exists and whose library is installed."""
 
     name = "pool"

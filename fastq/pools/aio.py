@@ -31,7 +31,6 @@ class AsyncioPool(SlotCount):
 
     def __init__(self, slots: int) -> None:
         super().__init__(slots)
-        self._loop = asyncio.new_event_loop()
         self._batches: deque[Sequence[Delivery]] = deque()
         self._woken = False
         #: slot numbers given out before and free again; the loop thread's own
@@ -45,7 +44,7 @@ class AsyncioPool(SlotCount):
         self._done = done
 
     def main(self, consume: Callable[[], None]) -> None:
-        loop = self._loop
+        loop = self._loop = asyncio.new_event_loop()
         consumer = ConsumerThread(consume, self._consumer_ended)
         consumer.start()
         self._look_for_signals()

@@ -22,6 +22,9 @@ __all__ = ["GreenPool", "GreenSlot"]
 
 logger = logging.getLogger("fastq.pool")
 
+#: seconds; the timers of the runtimes overflow on "for ever"
+LONGEST_S = 1e6
+
 
 class GreenSlot:
     """A slot and its greenlet, which lives as long as the pool.
@@ -159,7 +162,7 @@ class GreenPool:
 
     def stop(self, deadline_s: float) -> bool:
         if self._busy and deadline_s > 0:
-            self._wait_all_free(deadline_s)
+            self._wait_all_free(min(deadline_s, LONGEST_S))
         return not self._busy
 
     # slots

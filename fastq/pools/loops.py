@@ -6,6 +6,7 @@ Loaded at the first use: asyncio costs 30 ms and several MiB, and most workers r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 from collections import deque
@@ -167,5 +168,6 @@ def close_loop(loop: asyncio.AbstractEventLoop, limit_s: float) -> None:
         task.cancel()
     if tasks:
         loop.run_until_complete(asyncio.wait(tasks, timeout=limit_s))
-    loop.run_until_complete(loop.shutdown_asyncgens())
+    with contextlib.suppress(TimeoutError):
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), limit_s))
     loop.close()

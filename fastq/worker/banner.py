@@ -54,6 +54,9 @@ def _tasks(hello: Hello) -> list[str]:
 
 def _version() -> str:
     # lazy: reads the installed distribution's metadata
-    from fastq import __version__
+    from importlib import metadata
 
-    return __version__
+    try:
+        return metadata.version("fastq")
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return "(not installed)"

@@ -70,7 +70,7 @@ class Watch:
         self._claimed.clear()
 
 
-def _age(tag: str) -> tuple[int, int]:
-    """Order tags ``<level>:<call>:<i>`` as they were leased."""
-    _, call, i = tag.split(":")
-    return int(call), int(i)
+def _age(tag: str) -> tuple[int, ...]:
+    """Order tags as they were leased: ``<level>:<call>:<i>``, or one rising number."""
+    parts = tag.split(":")
+    return tuple(int(part) for part in parts[1:] or parts)

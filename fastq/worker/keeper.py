@@ -64,6 +64,7 @@ class Keeper:
     def _attempt(self, number: int, done: Callable[[], object], give_up: Callable[[str], object]) -> None:
         hello = self._hello
         try:
+            self._check_server()
             # nothing is renewed yet; a lease of 0 lists everybody else's
             others = self._broker.renew(hello.queues, (), 0)
         except OperationalError as exc:
@@ -85,6 +86,13 @@ class Keeper:
         self._meet(others)
         self._schedule(self._interval_s)
         done()
+
+    def _check_server(self) -> None:
+        """Ask a broker that can tell whether it is fit for use; ImproperlyConfigured if it is not."""
+        check = getattr(self._broker, "check_server", None)
+        if check is not None:
+            for warning in check():
+                logger.warning("%s", warning)
 
     def _meet(self, others: list[Lease]) -> None:
         """Take over at once from supervisors of this host that do not exist any more; warn of a living one of the same name."""

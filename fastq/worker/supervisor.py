@@ -172,14 +172,9 @@ class Supervisor:
 
     def _greet(self, message: dict[str, Any]) -> None:
         """Go on with what the application says."""
-        hello = Hello.from_message(message)
         if self._hello is not None:
-            # a nursery that replaces one that died: ask again for what that one left undone
-            self._hello = replace(hello, pool=self._hello.pool, processes=self._hello.processes, slots=self._hello.slots)
-            for child in self._children.values():
-                if not child.pid:
-                    self._lose(child, None)
-            return
+            return  # a nursery that replaces one that died: the node goes on as it began
+        hello = Hello.from_message(message)
         if hello.pool == "solo":
             self._handover = True
             self._loop.stop()
@@ -411,6 +406,9 @@ class Supervisor:
         self._loop.unwatch(nursery.link.fileno())
         nursery.respawn()
         self._loop.watch(nursery.link.fileno(), self._hear_nursery)
+        # what the old one left undone is asked of the new one; a process it did fork, and did not tell, reads the end of its link
+        for child in [child for child in self._children.values() if not child.pid]:
+            self._lose(child, None)
 
     def _drop_nursery(self) -> None:
         if self._nursery is not None:

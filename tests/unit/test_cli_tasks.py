@@ -103,9 +103,9 @@ def test_call_sends_a_task_of_another_application_and_says_so(app: FastQ, fastq:
 
 
 def test_call_refuses_arguments_that_do_not_fit(project: str, app: FastQ, fastq: Invoke) -> None:
-    result = fastq("call", f"{project}.add", "-k", '{"z": 2}')
+    result = fastq("call", f"{project}.add", "-a", "[1]", "-k", '{"z": 2}')
     assert result.exit_code == 2
-    assert "Error:" in result.output and "'z'" in result.output
+    assert "Error:" in result.output and "'z'" in result.output and "Traceback" not in result.output
     assert depth(app) == (0, 0)
 
 

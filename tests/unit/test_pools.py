@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 import fastq.pools
 from fastq.exceptions import ImproperlyConfigured
 from fastq.pools import canonical_name, check_installed, make_pool, needs_patching, patch, slots_are_processes
+from fastq.pools.base import SlotRunner, TaskKilled
 
 ENV = {**os.environ, "PYTHONPATH": str(Path(fastq.pools.__file__).parents[2])}
 
@@ -200,3 +204,58 @@ except KeyboardInterrupt:
     print("interrupted")
 """
     assert python(code).strip() == "interrupted"
+
+
+def test_a_coroutine_cancelled_before_its_first_step_still_ends_its_call() -> None:
+    """asyncio never enters such a coroutine, so nothing inside it could tell the slot that waits."""
+    from fastq.pools.loops import Call, LoopThread
+
+    async def never() -> None:
+        raise AssertionError("it was cancelled before")
+
+    ended = threading.Event()
+    call = Call(never, (), {}, lambda _: ended.set())
+    call.cancelled_as = TaskKilled
+    loop_thread = LoopThread(lambda main: threading.Thread(target=main, daemon=True).start(), threading.Lock())
+    loop_thread.begin(call)
+    assert ended.wait(20)
+    with pytest.raises(TaskKilled):
+        call.result()
+    loop_thread.close()
+
+
+def test_a_loop_that_cannot_be_made_fails_every_call_instead_of_leaving_it_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastq.pools import loops
+
+    def refuse() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(loops.asyncio, "new_event_loop", refuse)
+    pool = make_pool("threads", 1)
+
+    async def nothing() -> None: ...
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="event loop for coroutine tasks could not be started: .*Too many open files"):
+            pool.call_async(nothing, (), {})
+
+
+def test_coroutines_left_at_the_end_run_their_finally_blocks() -> None:
+    pool = make_pool("threads", 1)
+    ended = threading.Event()
+
+    async def background() -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            ended.set()
+
+    async def leave_one_behind() -> None:
+        tasks.append(asyncio.create_task(background()))
+        await asyncio.sleep(0)
+
+    tasks: list[asyncio.Task[None]] = []
+    pool.start(cast(SlotRunner, None), lambda: None)
+    pool.main(lambda: pool.call_async(leave_one_behind, (), {}))
+    assert ended.is_set()
+    assert tasks[0].cancelled()

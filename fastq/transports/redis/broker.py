@@ -1,29 +1,23 @@
-"""Queues, leases and dead letters on Redis. What is atomic happens in the scripts beside this file; here they are fed and answered."""
+"""Queues, leases and dead letters on Redis. What is atomic happens in the scripts; here they are fed and answered."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fastq._core import DEAD, DONE, RETRY, RETURN, task_id
+from fastq._core import task_id
 from fastq.exceptions import EnvelopeError, Fenced, ImproperlyConfigured, OperationalError
 from fastq.records import Fetch, Fetched, Lease, Leased, Publication, Settled, Settlement
 from fastq.transports.base import TransportOptions
 from fastq.transports.redis.channel import RedisWake
 from fastq.transports.redis.connection import Connection, parse
 from fastq.transports.redis.keys import LEVELS, Keys, QueueKeys
+from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
 from fastq.transports.redis.scripts import script
 from fastq.transports.redis.settling import SettleCalls
 
 __all__ = ["RedisBroker"]
-
-#: messages of one call at most: the server runs one script at a time, and 1,000 take it about 1 ms
-CALL_MESSAGES = 1_000
-
-#: bytes of messages of one call at most, about; a larger message travels alone
-CALL_BYTES = 1 << 20
 
 #: how long a producer's last call number is remembered: longer than any retry
 SENT_TTL_S = 600
@@ -33,6 +27,9 @@ PIPELINE = 4
 
 #: one publish may have that many parts; a call number times this stays exact in Lua's doubles for 137 billion calls
 PARTS = 1 << 16
+
+#: leases of which is remembered that they were entered; names are never used twice, so the oldest are of processes long gone
+ENTERED = 20_000
 
 #: deliveries that one step of a release moves
 RELEASE_STEP = 100
@@ -51,9 +48,11 @@ class RedisBroker:
         self._offset_ms: float | None = None
         #: queues on which a process was registered as idle by its last fetch there
         self._idle: dict[str, set[str]] = {}
-        #: leases entered by this instance: from then on they are renewed, never entered again
-        self._entered: set[tuple[str, str]] = set()
+        #: leases entered by this instance, oldest first: from then on they are renewed, never entered again
+        self._entered: dict[tuple[str, str], None] = {}
         self._settling = SettleCalls(self.keys, options)
+        self._publish = script("publish")
+        self._fetch_script = script("fetch")
 
     def __repr__(self) -> str:
         return f"<RedisBroker {self.url}>"
@@ -121,8 +120,268 @@ class RedisBroker:
             yield self._publish_command(keys, producer, number * PARTS + part, part > 0, f"{nonce}{part}.", batch), batch
             start, part = end, part + 1
 
-    @staticmethod
     def _publish_command(
-        keys: QueueKeys, producer: str, sequence: int, follows: bool, nonce: str, batch: list[Publication]
+        self, keys: QueueKeys, producer: str, sequence: int, follows: bool, nonce: str, batch: list[Publication]
     ) -> tuple[Any, ...]:
-        raise NotImplementedError
+        levels: dict[int, list[Any]] = {}
+        delayed: list[Any] = []
+        for publication in batch:
+            level = publication.level
+            if not 0 <= level < LEVELS:
+                raise ImproperlyConfigured(f"priority {level} is not one of 0 to {LEVELS - 1}, higher is more urgent.")
+            if publication.due_ms:
+                delayed += (level, "", publication.due_ms, publication.message)
+            elif publication.delay_ms > 0:
+                delayed += (level, publication.delay_ms, 0, publication.message)
+            else:
+                group = levels.get(level)
+                if group is None:
+                    levels[level] = [publication.message]
+                else:
+                    group.append(publication.message)
+        groups: list[Any] = []
+        for level, messages in levels.items():
+            groups += (level, len(messages))
+            groups += messages
+        return (
+            self._publish,
+            4 + len(levels),
+            *(keys.sent(producer), keys.idle, keys.levels, keys.delayed),
+            *[keys.ready[level] for level in levels],
+            *(sequence, sequence - 1 if follows else "", SENT_TTL_S, self.keys.wake_prefix),
+            *(nonce, len(levels), len(delayed) // 4),
+            *groups,
+            *delayed,
+        )
+
+    # --- fetch and settle ---
+
+    def fetch(self, fetch: Fetch) -> Fetched:
+        return self._fetch(fetch, ())[1]
+
+    def settle(self, process: str, settlements: Sequence[Settlement], *, results: bool, fetch: Fetch | None = None) -> Settled:
+        calls = list(self._settling.commands(process, settlements, results))
+        commands = [command for command, _ in calls]
+        fetched = None
+        try:
+            if fetch is None:
+                replies = self._connection.call(commands) if commands else []
+            else:
+                replies, fetched = self._fetch(fetch, commands)
+        except OperationalError:
+            # What the server has seen of the TTLs is unknown.
+            self._settling.forget()
+            raise
+        skipped: list[str] = []
+        for (_, ordered), reply in zip(calls, replies, strict=True):
+            if reply:
+                skipped += [ordered[index].tag for index in reply]
+        return Settled(tuple(skipped), fetched)
+
+    def _fetch(self, fetch: Fetch, before: Sequence[tuple[Any, ...]]) -> tuple[list[Any], Fetched]:
+        """Run commands, then a fetch, in one round trip; return the replies of the commands and what was fetched.
+
+        Several queues share ``n``. A pipeline cannot pass on what one queue left of it: given n each, they could lease n times
+        the number of queues; given a share each, a worker whose work is all in one queue would run at a fraction. So the queue
+        whose turn it is (by call number) is asked for n in the first round trip, and each further one, for what is left, only
+        while something is left: under load, when a round trip counts, the first queue fills the call. A queue that is not asked
+        but has this process registered as idle is asked for nothing at the end: that leaves its ``idle`` and passes the baton.
+        """
+        process, queues = fetch.process, fetch.queues
+        turn = fetch.number % len(queues) if len(queues) > 1 else 0
+        order = queues[turn:] + queues[:turn]
+        idle_on = self._idle.setdefault(process, set())
+        leased: list[Leased] = []
+        answers: list[tuple[str, list[Any]]] = []
+        before_replies: list[Any] = []
+        left, spare = fetch.n, fetch.no_last_chance
+        sent = time.time()
+        if left <= 0:
+            replies = self._connection.call([*before, *[self._fetch_command(fetch, queue, 0, False, spare) for queue in order]])
+            before_replies = replies[: len(before)]
+            answers = list(zip(order, replies[len(before) :], strict=True))
+            self._take_in(fetch, answers, leased)
+        else:
+            for position, queue in enumerate(order):
+                commands = [*before, self._fetch_command(fetch, queue, left, fetch.idle and not leased, spare)]
+                replies = self._connection.call(commands)
+                if before:
+                    before_replies, before = replies[:-1], ()
+                answer = [(queue, replies[-1])]
+                answers += answer
+                taken = self._take_in(fetch, answer, leased)
+                left -= taken
+                if taken == 1 and self._last_chance(leased[-1].messages[0]):
+                    left = 0
+                if left <= 0:
+                    rest = [name for name in order[position + 1 :] if name in idle_on]
+                    if rest:
+                        replies = self._connection.call([self._fetch_command(fetch, name, 0, False, spare) for name in rest])
+                        answers += (late := list(zip(rest, replies, strict=True)))
+                        self._take_in(fetch, late, leased)
+                    break
+        now_ms = answers[-1][1][1]
+        self._see(now_ms, sent)
+        dues = [answer[2] for _, answer in answers if answer[2]]
+        return before_replies, Fetched(tuple(leased), now_ms, min(dues, default=0))
+
+    def _take_in(self, fetch: Fetch, answers: Sequence[tuple[str, list[Any]]], leased: list[Leased]) -> int:
+        """Read the answers of fetch scripts into ``leased``; return how many messages came. Raises Fenced."""
+        idle_on = self._idle[fetch.process]
+        taken = 0
+        for queue, answer in answers:
+            if not answer[0]:
+                del self._idle[fetch.process]
+                raise Fenced(
+                    f"Process {fetch.process} has no lease on queue {queue!r} at Redis {self.url}: "
+                    "it was taken for dead, or never entered."
+                )
+            if answer[3]:
+                idle_on.add(queue)
+            else:
+                idle_on.discard(queue)
+            runs, messages = answer[4], answer[5]
+            if messages:
+                tags: list[str] = []
+                for i in range(0, len(runs), 3):
+                    stem, first = f"{int(runs[i])}:{fetch.number}:", runs[i + 1]
+                    tags += [f"{stem}{k}" for k in range(first, first + runs[i + 2])]
+                leased.append(Leased(queue, tags, messages))
+                taken += len(messages)
+        return taken
+
+    def _fetch_command(self, fetch: Fetch, queue: str, n: int, idle: bool, spare: bool) -> tuple[Any, ...]:
+        keys = self.keys.queue(queue)
+        return (
+            self._fetch_script,
+            15,
+            *(keys.leases, keys.leased(fetch.process), keys.idle, keys.delayed, keys.levels),
+            *keys.ready,
+            *(fetch.process, fetch.number, min(n, CALL_MESSAGES), int(idle), int(spare)),
+            *(self.options.max_deliveries - 1, CALL_BYTES, self.keys.wake_prefix),
+        )
+
+    def _last_chance(self, message: bytes) -> bool:
+        return message[0] == 0xC1 and 0 < message[1] & 0x7F >= self.options.max_deliveries - 1
+
+    def wake(self, process: str) -> RedisWake:
+        return RedisWake(self.address, self.options, self.keys.wake(process))
+
+    # --- for supervisors ---
+
+    def renew(self, queues: Sequence[str], processes: Sequence[str], lease_ms: int) -> list[Lease]:
+        if not queues:
+            return []
+        commands = []
+        for queue in queues:
+            keys = self.keys.queue(queue)
+            marked = [("=" if (queue, process) in self._entered else "+") + process for process in processes]
+            commands.append(
+                (
+                    script("renew"),
+                    14,
+                    *(keys.leases, keys.idle, keys.delayed, keys.levels),
+                    *keys.ready,
+                    *(lease_ms, self.keys.wake_prefix),
+                    *marked,
+                )
+            )
+        sent = time.time()
+        replies = self._connection.call(commands)
+        self._see(replies[-1][0], sent)
+        self._entered.update(((queue, process), None) for queue in queues for process in processes)
+        while len(self._entered) > max(ENTERED, len(queues) * len(processes)):
+            del self._entered[next(iter(self._entered))]
+        return [
+            Lease(queue, reply[i].decode(), reply[i + 1].decode())
+            for queue, reply in zip(queues, replies, strict=True)
+            for i in range(1, len(reply), 2)
+        ]
+
+    def condemn(self, leases: Sequence[Lease]) -> list[Lease]:
+        queues: dict[str, list[Lease]] = {}
+        for lease in leases:
+            queues.setdefault(lease.queue, []).append(lease)
+        if not queues:
+            return []
+        commands = [
+            (script("condemn"), 1, self.keys.queue(queue).leases, *[w for lease in items for w in (lease.process, lease.value)])
+            for queue, items in queues.items()
+        ]
+        replies = self._connection.call(commands)
+        return [Lease(queue, name.decode(), "0") for queue, names in zip(queues, replies, strict=True) for name in names]
+
+    def leased(self, queue: str, process: str) -> list[tuple[str, bytes]]:
+        key = self.keys.queue(queue).leased(process)
+        tags = self._tags(key)
+        found: list[tuple[str, bytes]] = []
+        for start in range(0, len(tags), RELEASE_STEP):
+            step = tags[start : start + RELEASE_STEP]
+            messages = self._connection.call([("HMGET", key, *step)])[0]
+            found += [(tag, message) for tag, message in zip(step, messages, strict=True) if message is not None]
+        return found
+
+    def _tags(self, key: str) -> list[str]:
+        """Return the tags in a leased hash, oldest first."""
+        tags = [name.decode() for name in self._connection.call([("HKEYS", key)])[0] if name != b"#"]
+        return sorted(tags, key=lambda tag: tuple(int(part) for part in tag.split(":")[1:]))
+
+    def release(self, queue: str, process: str, marks: dict[str, bytes], *, gone: bool = True) -> int:
+        keys = self.keys.queue(queue)
+        tags = self._tags(keys.leased(process))[::-1]
+        moved = 0
+        # With nothing leased one step still removes what the process owned.
+        for start in range(0, max(len(tags), 1), RELEASE_STEP):
+            step = tags[start : start + RELEASE_STEP]
+            reply = self._connection.run(
+                script("release"),
+                (keys.leased(process), keys.leases, keys.idle, keys.levels, *keys.ready),
+                (process, self.keys.wake_prefix, int(gone), *[word for tag in step for word in (tag, marks.get(tag, b""))]),
+            )
+            if reply < 0:
+                raise OperationalError(
+                    f"Process {process} holds a live lease on queue {queue!r} at Redis {self.url}: "
+                    "condemn it before its deliveries are released."
+                )
+            moved += reply
+        return moved
+
+    def check_server(self) -> list[str]:
+        """Raise ImproperlyConfigured for a server that cannot keep fastq's promises; return warnings for one that may not."""
+        (info,) = self._connection.call([("INFO",)])
+        values = dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
+        name = "Valkey" if "valkey_version" in values else "Redis"
+        version = values.get("valkey_version") or values.get("redis_version", "0")
+        numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
+        if numbers < (6, 2):
+            raise ImproperlyConfigured(
+                f"{name} {version} at {self.url} is too old: fastq needs Redis 6.2 or later, or Valkey 7.2 or later."
+            )
+        policy = values.get("maxmemory_policy", "noeviction")
+        if policy.startswith("allkeys-"):
+            raise ImproperlyConfigured(
+                f"{name} at {self.url} may evict any key when memory is short (maxmemory-policy {policy}), queues and leases too: "
+                "set maxmemory-policy to noeviction."
+            )
+        warnings = []
+        if policy.startswith("volatile-") and values.get("maxmemory", "0") != "0":
+            warnings.append(
+                f"{name} at {self.url} may evict keys with a TTL when memory is short (maxmemory-policy {policy}): stored results, "
+                "and the numbers by which a repeated publish is recognised. Set maxmemory-policy to noeviction."
+            )
+        return warnings
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _ids(parts: Sequence[Sequence[Publication]]) -> list[str]:
+    """Return the ids of the messages; what is no envelope has none."""
+    ids = []
+    for part in parts:
+        for publication in part:
+            try:
+                ids.append(task_id(publication.message))
+            except EnvelopeError:
+                continue
+    return ids

@@ -31,11 +31,14 @@ class Subscription:
     def fileno(self) -> int:
         raw = self._connection.raw_or_none()
         if raw is None or raw._sock is None:
-            raise OperationalError(f"The subscription to {self.channel} at {self._connection.address.display} is not open: open() it.")
+            raise self._not_open()
         return int(raw._sock.fileno())
 
     def close(self) -> None:
         self._connection.close()
+
+    def _not_open(self) -> OperationalError:
+        return OperationalError(f"The subscription to {self.channel} at {self._connection.address.display} is not open: open() it.")
 
     def _received(self, timeout_s: float) -> Iterator[bytes | None]:
         """Yield the payload of every message that has come, None for the answer to a PING; wait up to ``timeout_s`` for the first.
@@ -45,7 +48,7 @@ class Subscription:
         connection = self._connection
         raw = connection.raw_or_none()
         if raw is None:
-            raise OperationalError(f"The subscription to {self.channel} at {connection.address.display} is not open: open() it.")
+            raise self._not_open()
         try:
             wait_s = timeout_s
             while raw.can_read(timeout=wait_s):

@@ -6,9 +6,10 @@ and its pools, retries and health checks would make one call into several.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from fastq.exceptions import ImproperlyConfigured, OperationalError
@@ -16,16 +17,26 @@ from fastq.transports import display_url
 from fastq.transports.base import TransportOptions
 from fastq.transports.redis.scripts import Script, script
 
-if TYPE_CHECKING:
-    from redis.connection import AbstractConnection
-
-__all__ = ["Address", "Connection", "parse"]
+__all__ = ["Address", "Connection", "RawConnection", "explain", "parse"]
 
 #: bytes per read from the socket: a batch of results in few reads
 READ_SIZE = 256 * 1024
 
 #: seconds of silence before the kernel probes a connection, seconds between probes, probes: dead after about a minute
 KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+
+
+class RawConnection(Protocol):
+    """What is used of redis-py's ``Connection``; the same from redis-py 5 on."""
+
+    _sock: socket.socket | None
+
+    def connect(self) -> None: ...
+    def disconnect(self) -> None: ...
+    def pack_command(self, *words: Any) -> Sequence[bytes]: ...
+    def send_packed_command(self, command: Sequence[bytes], check_health: bool = True) -> None: ...
+    def read_response(self) -> Any: ...
+    def can_read(self, timeout: float = 0) -> bool: ...
 
 
 class Address:
@@ -132,7 +143,7 @@ class Connection:
         self.address = address
         self.role = role
         self._options = options
-        self._raw: AbstractConnection | None = None
+        self._raw: RawConnection | None = None
         # the client's error classes, known once it is imported
         self._response_error: type[Exception] = Exception
         self._no_script: type[Exception] = Exception
@@ -144,7 +155,7 @@ class Connection:
     def is_open(self) -> bool:
         return self._raw is not None
 
-    def raw_or_none(self) -> AbstractConnection | None:
+    def raw_or_none(self) -> RawConnection | None:
         """Return redis-py's connection if it is open."""
         return self._raw
 
@@ -161,9 +172,9 @@ class Connection:
     def call(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send commands in one write and return their replies in order.
 
-        A command that begins with a Script runs it: (script, number of keys, key ..., argument ...). It is sent by its digest; where the
-        server does not know it nothing has run, and that command alone is sent again with the text. Error replies raise, after
-        all replies are read. Any error closes the connection and is raised as OperationalError.
+        A command that begins with a Script runs it: (script, number of keys, key ..., argument ...). It is sent by its digest;
+        where the server does not know it nothing has run, and that command alone is sent again with the text. Error replies
+        raise, after all replies are read. Any error closes the connection and is raised as OperationalError.
         """
         try:
             raw = self._raw or self._open()
@@ -209,14 +220,14 @@ class Connection:
         if raw is not None:
             raw.disconnect()
 
-    def _again(self, raw: AbstractConnection, command: tuple[Any, ...], error: Exception) -> Any:
+    def _again(self, raw: RawConnection, command: tuple[Any, ...], error: Exception) -> Any:
         if not isinstance(command[0], Script) or not isinstance(error, self._no_script):
             raise error
         for chunk in raw.pack_command("EVAL", command[0].text, *command[1:]):
             raw.send_packed_command([chunk], check_health=False)
         return raw.read_response()
 
-    def _open(self) -> AbstractConnection:
+    def _open(self) -> RawConnection:
         from redis import connection, exceptions  # lazy: 0.1 s of imports that a producer pays at its first call only
 
         self._response_error = exceptions.ResponseError
@@ -234,7 +245,7 @@ class Connection:
             "health_check_interval": 0,
             "socket_read_size": READ_SIZE,
         }
-        kind: type[AbstractConnection]
+        kind: Any
         if address.path:
             kind = connection.UnixDomainSocketConnection
             settings["path"] = address.path
@@ -248,7 +259,7 @@ class Connection:
             if address.ssl is not None:
                 kind = connection.SSLConnection
                 settings |= address.ssl
-        raw = kind(**settings)
+        raw = cast(RawConnection, kind(**settings))
         try:
             raw.connect()
         except Exception as error:
@@ -263,12 +274,17 @@ def _by_digest(command: tuple[Any, ...]) -> tuple[Any, ...]:
     return ("EVALSHA", head.sha, *command[1:]) if isinstance(head, Script) else command
 
 
+_WRAPPED = re.compile(r"^Error running script.*?: -?([A-Z]{3,}) ")
+
+
 def explain(error: Exception, address: Address) -> OperationalError:
     """Return the error to raise for one of the client's: what was seen, and what to do."""
     from redis import exceptions as seen  # lazy: the client is imported by now
 
     text = str(error).rstrip(".") or type(error).__name__
-    code = text.partition(" ")[0]
+    # Redis 6.2 wraps what a command in a script answers: "Error running script (...): -OOM command not allowed ...".
+    wrapped = _WRAPPED.search(text)
+    code = wrapped[1] if wrapped else text.partition(" ")[0]
     where = f"Redis at {address.display}"
     lower = text.lower()
     if isinstance(error, seen.BusyLoadingError):
@@ -276,18 +292,20 @@ def explain(error: Exception, address: Address) -> OperationalError:
     elif isinstance(error, seen.AuthenticationError | seen.AuthorizationError) or code in ("WRONGPASS", "NOAUTH"):
         given = "a password" if address.password else "no password"
         message = f"{where} refused the login ({text}; the URL has {given}): correct user and password in the URL."
-    elif isinstance(error, seen.NoPermissionError):
-        message = f"{where} does not permit what fastq needs ({text}): give this user the commands, keys and channels of the prefix."
+    elif isinstance(error, seen.NoPermissionError) or code == "NOPERM":
+        message = f"{where} forbids what fastq needs ({text}): give this user all commands, keys and channels of the prefix."
     elif "db index" in lower or "invalid database" in lower:
         message = f"{where} has no database {address.db} ({text}): choose one below its 'databases' setting."
-    elif isinstance(error, seen.ReadOnlyError):
+    elif isinstance(error, seen.ReadOnlyError) or code == "READONLY":
         message = f"{where} is a read-only replica ({text}): use the URL of the primary."
     elif isinstance(error, seen.OutOfMemoryError) or code == "OOM":
-        message = f"{where} is out of memory and refuses new data ({text}): let workers drain the queues, or raise its 'maxmemory'."
+        message = f"{where} is out of memory and refuses new data ({text}): let workers drain the queues, or raise 'maxmemory'."
     elif isinstance(error, seen.TimeoutError | TimeoutError):
         message = f"{where} did not answer in time ({text}): check the server's load and the network."
     elif isinstance(error, seen.ConnectionError | OSError):
         message = f"{where} cannot be reached or closed the connection ({text}): check that it runs there and is reachable."
+    elif code == "WRONGTYPE":
+        message = f"{where} holds a foreign value under one of fastq's keys ({text}): give the application another key_prefix."
     elif isinstance(error, seen.NoScriptError):
         message = f"{where} forgot a script that was just sent ({text}): try again."
     elif isinstance(error, seen.ResponseError):

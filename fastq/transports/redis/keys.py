@@ -8,7 +8,7 @@ With the default prefix, for a queue ``default`` (the braces make one slot of a 
     fastq:{default}:leased:<process>    hash    delivery tag -> message; ``#`` -> number of the last fetch call
     fastq:{default}:leases              zset    process -> last renewal (ms), 0: condemned
     fastq:{default}:idle                zset    process -> when it wakes up by itself (ms)
-    fastq:{default}:dead                zset    dead letter -> died at (ms)
+    fastq:{default}:dead                zset    dead letter -> died at (us)
     fastq:{default}:dead:messages       hash    dead letter -> its record
     fastq:{default}:from:<producer>     string  last publish call of this producer (expires)
     fastq:results:<slot>                hash    task id -> result record, for the time-ordered ids of one 4 second slot (expires)
@@ -54,7 +54,7 @@ class Keys:
         self.prefix = prefix
         self.wake_prefix = f"{prefix}wake:"
         self.inbox_prefix = f"{prefix}inbox:"
-        self._slot_prefix = f"{prefix}results:"
+        self.slot_prefix = f"{prefix}results:"
         self._single_prefix = f"{prefix}result:"
         self._queues: dict[str, QueueKeys] = {}
 
@@ -87,7 +87,7 @@ class Keys:
         the results of a whole batch (0.5 us each where SET .. EX takes 3.2), and the slot's TTL is the TTL of all of them.
         """
         if len(task_id) == 36 and task_id[14] == "7" and task_id[8] == task_id[13] == task_id[18] == task_id[23] == "-":
-            return f"{self._slot_prefix}{task_id[:8]}{task_id[9:10]}", True
+            return f"{self.slot_prefix}{task_id[:8]}{task_id[9:10]}", True
         return self._single_prefix + task_id, False
 
     def every(self) -> str:

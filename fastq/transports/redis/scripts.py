@@ -1,4 +1,4 @@
-"""The Lua scripts: one ``.lua`` file per verb, read once, with the snippets that its ``-- include: name`` lines ask for."""
+"""The Lua scripts: one ``.lua`` file per verb, read once. A line ``-- include: name`` stands for the snippet ``_name.lua``."""
 
 from __future__ import annotations
 
@@ -31,21 +31,19 @@ def script(name: str) -> Script:
 
 def names() -> list[str]:
     """Return the verbs that have a script."""
-    folder = resources.files(__package__) / "lua"
-    return sorted(entry.name.removesuffix(".lua") for entry in folder.iterdir() if entry.name.endswith(".lua"))
+    files = [entry.name for entry in (resources.files(__package__) / "lua").iterdir()]
+    return sorted(name.removesuffix(".lua") for name in files if name.endswith(".lua") and not name.startswith("_"))
 
 
-def _assemble(name: str, included: set[str]) -> str:
+def _assemble(file: str, included: set[str]) -> str:
     """Return a file's text, each snippet put in once, where it is first asked for."""
-    folder = resources.files(__package__) / "lua"
-    source = (folder / "include" / f"{name}.lua" if included else folder / f"{name}.lua").read_text("utf-8")
-    included.add("")
+    source = (resources.files(__package__) / "lua" / f"{file}.lua").read_text("utf-8")
 
     def replace(match: re.Match[str]) -> str:
         snippet = match[1]
         if snippet in included:
             return ""
         included.add(snippet)
-        return _assemble(snippet, included)
+        return _assemble(f"_{snippet}", included)
 
     return _INCLUDE.sub(replace, source)

@@ -19,9 +19,6 @@ __all__ = ["INBOX_RECORD", "SettleCalls", "Ttl", "notice"]
 #: bytes of a result record that rides in the inbox message; a larger one is read from the backend
 INBOX_RECORD = 4096
 
-_OWNERS = [array("H", range(n)).tobytes() for n in range(2)]
-
-
 class Ttl:
     """Decide when a results slot's TTL is raised: not at every batch, and never so late that a record lives too short.
 
@@ -136,7 +133,8 @@ class SettleCalls:
         for key, (owner_list, value_list) in groups.items():
             is_slot = key.startswith(self._keys.slot_prefix)
             keys.append(key)
-            tail += ("h" if is_slot else "s", "1" if is_slot and self._ttl.due(key) else "0", len(owner_list), array_bytes(owner_list))
+            raise_ttl = "1" if is_slot and self._ttl.due(key) else "0"
+            tail += ("h" if is_slot else "s", raise_ttl, len(owner_list), array_bytes(owner_list))
             tail += value_list
         for name, (places, notices) in waiting.items():
             inboxes += (self._keys.inbox(name), array_bytes(places), notice(notices))

@@ -57,7 +57,8 @@ class SQLiteBackend:
             marks = ",".join("?" * len(some))
             found.update(
                 self._database.read(
-                    f"SELECT id, record FROM results WHERE (expires_ms IS NULL OR expires_ms > ?) AND id IN ({marks})", [now_ms, *some]
+                    f"SELECT id, record FROM results WHERE (expires_ms IS NULL OR expires_ms > ?) AND id IN ({marks})",
+                    [now_ms, *some],
                 )
             )
         return [found.get(id) for id in ids]

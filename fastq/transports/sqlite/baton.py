@@ -15,10 +15,15 @@ from fastq.transports.sqlite.schema import bounds
 
 __all__ = ["choose", "enter", "leave", "next_due_ms", "others", "ready_up_to"]
 
+#: queue, process, due_ms, woken_ms, no_last_chance
+Idle = tuple[int, str, int, int, int]
+
 
 def ready_up_to(sql: sqlite3.Connection, queue: int, limit: int) -> int:
     """Count ready messages, at most up to a limit (a full count reads the whole queue)."""
-    (n,) = sql.execute("SELECT count(*) FROM (SELECT 1 FROM ready WHERE key BETWEEN ? AND ? LIMIT ?)", (*bounds(queue), limit)).fetchone()
+    (n,) = sql.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM ready WHERE key BETWEEN ? AND ? LIMIT ?)", (*bounds(queue), limit)
+    ).fetchone()
     return int(n)
 
 
@@ -39,14 +44,20 @@ def others(sql: sqlite3.Connection, queue: int, process: str) -> int:
     return int(n)
 
 
-def enter(sql: sqlite3.Connection, process: str, queues: Iterable[int]) -> int:
-    """Register a process as idle; return when it has to wake by itself (0: others keep the time)."""
+def enter(sql: sqlite3.Connection, process: str, queues: Iterable[int], *, no_last_chance: bool) -> int:
+    """Register a process as idle; return when it has to wake by itself (0: others keep the time).
+
+    ``no_last_chance``: it is running a delivery on its last chance and may take no second one.
+    """
     earliest_ms = 0
     for queue in queues:
         due_ms = next_due_ms(sql, queue)
         if due_ms and _covered(sql, queue, due_ms):
             due_ms = 0
-        sql.execute("INSERT OR REPLACE INTO idle (process, queue, due_ms, woken_ms) VALUES (?, ?, ?, 0)", (process, queue, due_ms))
+        sql.execute(
+            "INSERT OR REPLACE INTO idle (process, queue, due_ms, no_last_chance) VALUES (?, ?, ?, ?)",
+            (process, queue, due_ms, no_last_chance),
+        )
         if due_ms and (not earliest_ms or due_ms < earliest_ms):
             earliest_ms = due_ms
     return earliest_ms
@@ -59,25 +70,30 @@ def _covered(sql: sqlite3.Connection, queue: int, due_ms: int) -> bool:
     return row is not None
 
 
-def choose(sql: sqlite3.Connection, queues: Iterable[int], now_ms: int, *, me: str = "", again: bool = False) -> list[str]:
+def choose(
+    sql: sqlite3.Connection, queues: Iterable[int], now_ms: int, *, me: str = "", again: bool = False, any_message: bool = False
+) -> list[str]:
     """Pass the baton: mark as woken, and return, as many idle processes as there is work for, the timekeeper last.
 
-    ``me`` is never chosen. ``again``: those woken before and not come are candidates too, after the others.
+    ``me`` is never chosen. ``again``: those woken before and not come are candidates too, after the others. ``any_message``: only
+    those that may take any message are woken for work. Two actors, each running a delivery on its last chance, while only such
+    are left: A finds nothing it may take and wakes B, B the same and wakes A, for ever.
     """
-    rows: list[tuple[int, str, int, int]] = sql.execute("SELECT queue, process, due_ms, woken_ms FROM idle").fetchall()
+    rows: list[Idle] = sql.execute("SELECT queue, process, due_ms, woken_ms, no_last_chance FROM idle").fetchall()
     if not rows:
         return []
     chosen: list[str] = []
     for queue in queues:
-        waiting = [row for row in rows if row[0] == queue and row[1] != me and (again or not row[3]) and row[1] not in chosen]
+        here = [row for row in rows if row[0] == queue and row[1] != me]
+        waiting = [row for row in here if (again or not row[3]) and row[1] not in chosen]
         if not waiting:
             continue
         waiting.sort(key=_latest_first)
-        here = sum(row[0] == queue and row[1] != me for row in rows)
-        coming = here - len(waiting)
-        need = min(ready_up_to(sql, queue, here) - coming, len(waiting))
+        coming = len(here) - len(waiting)
+        able = [row[1] for row in waiting if not (any_message and row[4])]
+        need = min(ready_up_to(sql, queue, len(here)) - coming, len(able))
         if need > 0:
-            chosen += [row[1] for row in waiting[:need]]
+            chosen += able[:need]
         elif not coming:
             # Nobody is on the way, so somebody who stays has to know the next due time.
             due_ms = next_due_ms(sql, queue)
@@ -88,7 +104,7 @@ def choose(sql: sqlite3.Connection, queues: Iterable[int], now_ms: int, *, me: s
     return chosen
 
 
-def _latest_first(row: tuple[int, str, int, int]) -> tuple[int, bool, int]:
+def _latest_first(row: Idle) -> tuple[int, bool, int]:
     """Order candidates: never woken first, then those without a wake-up time of their own, then the latest."""
-    _, _, due_ms, woken_ms = row
+    _, _, due_ms, woken_ms, _ = row
     return woken_ms, due_ms > 0, -due_ms

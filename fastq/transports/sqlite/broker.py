@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from fastq.exceptions import Fenced
 from fastq.records import DEAD, DONE, RETRY, RETURN, Fetch, Fetched, Lease, Leased, Publication, Settled, Settlement
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import baton, dead, leases, places, results, sweep
+from fastq.transports.sqlite import baton, dead, leases, places, sweep
 from fastq.transports.sqlite.channels import SQLiteWake
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
+from fastq.transports.sqlite.results import Results, tell
 from fastq.transports.sqlite.schema import LAST_LEVEL, bounds, level_of
 from fastq.transports.sqlite.url import Target
 
@@ -25,8 +27,42 @@ PUBLISH_BYTES = 16 * 1024 * 1024
 FETCH_BYTES = 1024 * 1024
 #: rows read at once: what a fetch may read in vain when the bytes are used up
 FETCH_ROWS = 100
+OF_PROCESS = "leased WHERE key IN (SELECT value FROM json_each(?)) AND process = ?"
+HELD = f"SELECT key FROM {OF_PROCESS}"
+LEASE = "INSERT INTO leased (key, process, number, message) SELECT key, ?, ?, message FROM ready WHERE key"
+DROP = f"DELETE FROM {OF_PROCESS}"
 #: first byte of a redelivered message; the second holds the count, and a flag in its high bit
-MARK = 0xC1
+MARK = b"\xc1"
+#: messages on their last chance that one fetch passes over at most
+PASSED_OVER = 100
+
+
+@dataclass(slots=True)
+class Pick:
+    """What a fetch takes from one queue."""
+
+    rows: list[tuple[int, bytes]]
+    #: messages passed over because they are on their last chance
+    skipped: int
+    #: the one row is on its last chance
+    last_chance: bool = False
+
+
+@dataclass(slots=True)
+class Look:
+    """What a fetch found."""
+
+    #: None: fenced
+    fetched: Fetched | None
+    #: the queues it looked at
+    queues: list[int]
+    #: nothing was taken, but something was passed over
+    only_last_chances: bool = False
+
+    def answer(self, fetch: Fetch) -> Fetched:
+        if self.fetched is None:
+            raise Fenced(f"The lease of {fetch.process} is missing or was taken away.")
+        return self.fetched
 
 
 class SQLiteBroker:
@@ -37,10 +73,11 @@ class SQLiteBroker:
         self.path = target.path
         self._options = options
         self._database = Connection(target, timeout_s=options.socket_timeout_s)
-        self._database.on_open = self._opened
         self._post = Post()
+        #: number of each queue seen; a number given out in a transaction that fails may go to another name
         self._queues: dict[str, int] = {}
-        self._results = results.Results(options.result_expires_s)
+        self._database.on_reset = self._queues.clear
+        self._results = Results(options.result_expires_s)
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
@@ -54,7 +91,7 @@ class SQLiteBroker:
                 if not _claim(sql, producer, number, part, now_ms):
                     continue
                 queues = self._keep(sql, chunk, now_ms)
-                wakes = baton.choose(sql, queues, now_ms)
+                wakes = self._choose(sql, queues, now_ms)
             self._wake(wakes, queues)
 
     def _keep(self, sql: sqlite3.Connection, publications: Sequence[Publication], now_ms: int) -> list[int]:
@@ -86,74 +123,71 @@ class SQLiteBroker:
     def fetch(self, fetch: Fetch) -> Fetched:
         with self._database as sql:
             now_ms = self.now_ms()
-            fetched, queues = self._fetch(sql, fetch, now_ms)
-            wakes = baton.choose(sql, queues, now_ms, me=fetch.process)
-        self._wake(wakes, queues, me=fetch.process)
-        return _unless_fenced(fetched, fetch.process)
+            look = self._fetch(sql, fetch, now_ms)
+            wakes = self._choose(sql, look.queues, now_ms, fetch, look)
+        self._wake(wakes, look.queues, fetch)
+        return look.answer(fetch)
 
-    def _fetch(self, sql: sqlite3.Connection, fetch: Fetch, now_ms: int) -> tuple[Fetched | None, list[int]]:
-        """Return the answer (None: fenced) and the queues looked at."""
+    def _fetch(self, sql: sqlite3.Connection, fetch: Fetch, now_ms: int) -> Look:
         process = fetch.process
         names = {self._queue(sql, name): name for name in fetch.queues}
         last = leases.last_number(sql, process, names)
         if last is None:
-            return None, []
+            return Look(None, [])
         if fetch.number <= last:
-            return Fetched(self._again(sql, fetch, names) if fetch.number == last else (), now_ms), []
+            return Look(Fetched(self._again(sql, fetch, names) if fetch.number == last else (), now_ms), [])
         sql.execute("UPDATE leases SET number = ? WHERE process = ?", (fetch.number, process))
         baton.leave(sql, process)
         queues = list(names)
         turn = fetch.number % len(queues) if queues else 0
         taken: list[Leased] = []
-        left, left_bytes = fetch.n, FETCH_BYTES
+        left, left_bytes, skipped = fetch.n, FETCH_BYTES, 0
         for queue in queues[turn:] + queues[:turn]:
             places.promote(sql, queue, now_ms)
             if left <= 0:
                 continue
-            rows, last_chance = self._choose(sql, fetch, queue, left, left_bytes, first=left == fetch.n)
-            if not rows:
+            pick = self._pick(sql, fetch, queue, left, left_bytes, first=not taken)
+            skipped += pick.skipped
+            if not pick.rows:
                 continue
-            first_key, last_key = rows[0][0], rows[-1][0]
-            sql.execute(
-                "INSERT INTO leased (key, process, number, message) SELECT key, ?, ?, message FROM ready WHERE key BETWEEN ? AND ?",
-                (process, fetch.number, first_key, last_key),
-            )
-            sql.execute("DELETE FROM ready WHERE key BETWEEN ? AND ?", (first_key, last_key))
-            taken.append(Leased(names[queue], [str(key) for key, _ in rows], [message for _, message in rows]))
-            left_bytes -= sum(len(message) for _, message in rows)
-            left = 0 if last_chance else left - len(rows)
+            _lease(sql, process, fetch.number, pick)
+            taken.append(Leased(names[queue], [str(key) for key, _ in pick.rows], [message for _, message in pick.rows]))
+            left_bytes -= sum([len(message) for _, message in pick.rows])
+            left = 0 if pick.last_chance else left - len(pick.rows)
         next_due_ms = 0
         if not taken and fetch.idle and fetch.n > 0:
-            next_due_ms = baton.enter(sql, process, queues)
-        return Fetched(tuple(taken), now_ms, next_due_ms), queues
+            next_due_ms = baton.enter(sql, process, queues, no_last_chance=fetch.no_last_chance)
+        return Look(Fetched(tuple(taken), now_ms, next_due_ms), queues, only_last_chances=skipped > 0 and not taken)
 
-    def _choose(
-        self, sql: sqlite3.Connection, fetch: Fetch, queue: int, n: int, max_bytes: int, *, first: bool
-    ) -> tuple[list[tuple[int, bytes]], bool]:
-        """Return the rows to take off the head of a queue, and whether they are one on its last chance."""
+    def _pick(self, sql: sqlite3.Connection, fetch: Fetch, queue: int, n: int, max_bytes: int, *, first: bool) -> Pick:
+        """Choose what to take off the head of a queue; ``first``: nothing was taken in this call."""
         if idle := baton.others(sql, queue, fetch.process):
-            ready = baton.ready_up_to(sql, queue, n * (idle + 1))
-            n = min(n, -(-ready // (idle + 1)))
+            n = min(n, -(-baton.ready_up_to(sql, queue, n * (idle + 1)) // (idle + 1)))
         chosen: list[tuple[int, bytes]] = []
-        cursor = sql.execute("SELECT key, message FROM ready WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?", (*bounds(queue), n))
-        last_charge = self._options.max_deliveries - 1
-        while rows := cursor.fetchmany(FETCH_ROWS):
-            for row in rows:
-                message = row[1]
-                max_bytes -= len(message)
-                alone = not first or bool(chosen)
-                if max_bytes < 0 and alone:
-                    cursor.close()
-                    return chosen, False
-                if message[:1] == b"\xc1" or not last_charge:
-                    charged = message[1] & 0x7F if len(message) > 1 and message[0] == MARK else 0
-                    if charged >= last_charge >= 0:
-                        cursor.close()
-                        if alone or fetch.no_last_chance:
-                            return chosen, False
-                        return [row], True
-                chosen.append(row)
-        return chosen, False
+        skipped = 0
+        last_charge = max(self._options.max_deliveries - 1, 1)
+        cursor = sql.execute("SELECT key, message FROM ready WHERE key BETWEEN ? AND ? ORDER BY key", bounds(queue))
+        try:
+            while rows := cursor.fetchmany(min(n - len(chosen), FETCH_ROWS)):
+                for row in rows:
+                    message = row[1]
+                    if message[:1] == MARK and message[1:2] and message[1] & 0x7F >= last_charge and self._options.max_deliveries:
+                        if first and not chosen and not skipped and not fetch.no_last_chance:
+                            return Pick([row], 0, last_chance=True)
+                        # Passed over, it stays at the head for a call or a process that may take it.
+                        skipped += 1
+                        if skipped >= PASSED_OVER:
+                            return Pick(chosen, skipped)
+                        continue
+                    max_bytes -= len(message)
+                    if max_bytes < 0 and (chosen or not first):
+                        return Pick(chosen, skipped)
+                    chosen.append(row)
+                if len(chosen) >= n:
+                    break
+        finally:
+            cursor.close()
+        return Pick(chosen, skipped)
 
     def _again(self, sql: sqlite3.Connection, fetch: Fetch, names: dict[int, str]) -> tuple[Leased, ...]:
         rows = sql.execute(
@@ -170,105 +204,92 @@ class SQLiteBroker:
     # --- settle ---
 
     def settle(self, process: str, settlements: Sequence[Settlement], *, results: bool, fetch: Fetch | None = None) -> Settled:
-        fetched: Fetched | None = None
+        look: Look | None = None
         with self._database as sql:
             now_ms = self.now_ms()
-            skipped, stored, touched = self._settle(sql, process, settlements, results, now_ms)
-            looked: list[int] = []
+            skipped, told, touched = self._settle(sql, process, settlements, results, now_ms)
             if fetch is not None:
-                fetched, looked = self._fetch(sql, fetch, now_ms)
-            queues = list({*touched, *looked})
-            me = fetch.process if fetch is not None else ""
-            wakes = baton.choose(sql, queues, now_ms, me=me) if queues else []
-        self._wake(wakes, queues, me=me)
-        if stored:
-            self._results.tell(self._database, self._post, stored)
-        if fetch is not None:
-            fetched = _unless_fenced(fetched, fetch.process)
-        return Settled(tuple(skipped), fetched)
+                look = self._fetch(sql, fetch, now_ms)
+                touched.update(look.queues)
+            wakes = self._choose(sql, touched, now_ms, fetch, look)
+        self._wake(wakes, touched, fetch)
+        if told:
+            tell(self._database, self._post, told, now_ms)
+        return Settled(tuple(skipped), look.answer(fetch) if look is not None and fetch is not None else None)
 
     def _settle(
         self, sql: sqlite3.Connection, process: str, settlements: Sequence[Settlement], store: bool, now_ms: int
-    ) -> tuple[list[str], list[Settlement], set[int]]:
-        """Return the tags skipped, the settlements whose results were stored, and the queues that have new messages."""
-        skipped: list[str] = []
+    ) -> tuple[list[str], list[tuple[str, str, bytes]], set[int]]:
+        """Return the tags skipped, the (inbox, id, record) of results stored, and the queues that have new messages."""
         if not settlements:
-            return skipped, [], set()
-        plain = True
-        for settlement in settlements:
-            if settlement.verdict != DONE:
-                plain = False
-                break
+            return [], [], set()
         tags = [settlement.tag for settlement in settlements]
-        column = "NULL" if plain else "message"
-        held: dict[str, bytes | None] = {
-            str(key): message
-            for key, message in sql.execute(
-                "DELETE FROM leased WHERE key IN (SELECT value FROM json_each(?)) AND process = ?"
-                f" RETURNING key, {column}",
-                (_keys(tags), process),
-            ).fetchall()
-        }
         mine: Sequence[Settlement] = settlements
-        if len(held) != len(settlements):
-            mine = []
-            left = set(held)
-            for settlement in settlements:
-                if settlement.tag in left:
-                    left.remove(settlement.tag)
-                    mine.append(settlement)
-                else:
-                    skipped.append(settlement.tag)
         touched: set[int] = set()
-        if not plain:
-            touched = self._move(sql, mine, held, now_ms)
-        stored: list[Settlement] = []
+        if all([settlement.verdict == DONE for settlement in settlements]):
+            held = sql.execute(f"{DROP} RETURNING key", (_keys(tags), process)).fetchall()
+            if len(held) != len(tags):
+                mine = _held(settlements, held)
+        else:
+            # What moves is copied out of the lease first, by SQLite itself.
+            held = sql.execute(HELD, (_keys(tags), process)).fetchall()
+            mine = _held(settlements, held)
+            touched = self._move(sql, mine, now_ms)
+            sql.execute(DROP, (_keys(tags), process))
+        stored: list[tuple[str, str, bytes]] = []
         if store:
-            stored = [settlement for settlement in mine if settlement.result is not None]
+            stored = [(s.inbox, s.id, s.result) for s in mine if s.result is not None]
             if stored:
-                self._results.write(sql, [(settlement.id, settlement.result) for settlement in stored], now_ms)
-        return skipped, stored, touched
+                self._results.write(sql, [(id, record) for _, id, record in stored], now_ms)
+        if mine is settlements:
+            return [], stored, touched
+        applied = set(map(id, mine))
+        return [s.tag for s in settlements if id(s) not in applied], stored, touched
 
-    def _move(
-        self, sql: sqlite3.Connection, settlements: Sequence[Settlement], held: dict[str, bytes | None], now_ms: int
-    ) -> set[int]:
+    def _move(self, sql: sqlite3.Connection, settlements: Sequence[Settlement], now_ms: int) -> set[int]:
         """Carry out every verdict but DONE; return the queues that have new messages."""
         touched: set[int] = set()
-        again: dict[int, list[tuple[int, bytes]]] = {}
-        back: list[tuple[int, bytes]] = []
+        back: list[int] = []
+        retried: dict[int, list[tuple[int, bytes]]] = {}
         delayed: list[tuple[int, int, int, bytes]] = []
         letters: list[tuple[int, int, int, str, bytes | None, bytes]] = []
+        leased_letters: list[tuple[int, int, int, str, bytes | None, int]] = []
+        graves: set[int] = set()
         for settlement in settlements:
             verdict = settlement.verdict
             if verdict == DONE:
                 continue
-            key, message = int(settlement.tag), held[settlement.tag]
-            assert message is not None
+            key, message = int(settlement.tag), settlement.message
             queue = places.queue_of(key)
             if verdict == RETURN:
-                back.append((key, message))
+                back.append(key)
                 touched.add(queue)
             elif verdict == RETRY:
-                if settlement.message is not None:
-                    message = settlement.message
+                if message is None:
+                    raise ValueError(f"the retry of {settlement.id} has no message")
                 if settlement.delay_ms > 0:
                     delayed.append((queue, now_ms + settlement.delay_ms, settlement.level, message))
                 else:
-                    again.setdefault(queue, []).append((settlement.level, message))
+                    retried.setdefault(queue, []).append((settlement.level, message))
                 touched.add(queue)
             elif verdict == DEAD:
-                if settlement.message is not None:
-                    message = settlement.message
-                letters.append((queue, level_of(key), now_ms, settlement.reason, settlement.detail, message))
+                letter = (queue, level_of(key), now_ms, settlement.reason, settlement.detail)
+                if message is None:
+                    leased_letters.append((*letter, key))
+                else:
+                    letters.append((*letter, message))
+                graves.add(queue)
             else:
                 raise ValueError(f"{verdict} is no verdict")
-        places.give_back(sql, back)
-        for queue, messages in again.items():
+        places.give_back(sql, back, {})
+        for queue, messages in retried.items():
             places.append(sql, queue, messages)
         if delayed:
             sql.executemany("INSERT INTO delayed (queue, due_ms, level, message) VALUES (?, ?, ?, ?)", delayed)
-        if letters:
-            dead.bury(sql, letters, self._options.dead_letter_max)
+        if graves:
+            dead.bury(sql, letters)
+            dead.bury_leased(sql, leased_letters)
+            dead.cap(sql, graves, self._options.dead_letter_max)
         return touched
 
     # --- wake ---
@@ -276,7 +297,13 @@ class SQLiteBroker:
     def wake(self, process: str) -> SQLiteWake:
         return SQLiteWake(self._database, process)
 
-    def _wake(self, processes: list[str], queues: Iterable[int], *, me: str = "") -> None:
+    def _choose(
+        self, sql: sqlite3.Connection, queues: Collection[int], now_ms: int, fetch: Fetch | None = None, look: Look | None = None
+    ) -> list[str]:
+        me = "" if fetch is None else fetch.process
+        return baton.choose(sql, queues, now_ms, me=me, any_message=look is not None and look.only_last_chances) if queues else []
+
+    def _wake(self, processes: list[str], queues: Collection[int], fetch: Fetch | None = None) -> None:
         """Send the wakes decided on, after the commit (sent before, the woken would only wait for it). Whoever is gone leaves
         ``idle``, and the next one is taken."""
         while processes:
@@ -285,7 +312,7 @@ class SQLiteBroker:
                 return
             with self._database as sql:
                 sql.executemany("DELETE FROM idle WHERE process = ?", [(process,) for process in gone])
-                processes = baton.choose(sql, queues, self.now_ms(), me=me)
+                processes = self._choose(sql, queues, self.now_ms(), fetch)
 
     # --- for supervisors ---
 
@@ -294,7 +321,7 @@ class SQLiteBroker:
             now_ms = self.now_ms()
             mine = [self._queue(sql, name) for name in queues]
             leases.renew(sql, mine, processes, now_ms)
-            stale = leases.stale(sql, mine, processes, now_ms - lease_ms // 2)
+            stale = leases.stale(sql, mine, now_ms - lease_ms // 2)
             for queue in mine:
                 places.promote(sql, queue, now_ms)
             wakes = baton.choose(sql, mine, now_ms, again=True)
@@ -306,7 +333,7 @@ class SQLiteBroker:
         if not leases_seen:
             return []
         with self._database as sql:
-            return leases.condemn(sql, leases_seen)
+            return leases.condemn(sql, [(self._queue(sql, lease.queue), lease) for lease in leases_seen])
 
     def leased(self, queue: str, process: str) -> list[tuple[str, bytes]]:
         with self._database as sql:
@@ -319,14 +346,14 @@ class SQLiteBroker:
             with self._database as sql:
                 no = self._queue(sql, queue)
                 now_ms = self.now_ms()
-                step = leases.release(sql, no, process, marks)
-                if not step and gone:
+                step, more = leases.release(sql, no, process, marks)
+                if gone and not more:
                     leases.bury(sql, no, process, now_ms)
-                wakes = baton.choose(sql, [no], now_ms)
+                wakes = self._choose(sql, [no], now_ms)
             self._wake(wakes, [no])
-            if not step:
-                return moved
             moved += step
+            if not more:
+                return moved
 
     def close(self) -> None:
         self._post.close()
@@ -334,17 +361,11 @@ class SQLiteBroker:
 
     # --- names ---
 
-    def _opened(self) -> None:
-        self._queues.clear()
-
     def _queue(self, sql: sqlite3.Connection, name: str) -> int:
         """Return a queue's number, given out at its first mention."""
         no = self._queues.get(name)
         if no is None:
-            no = places.queue_no(sql, name)
-            # A number given out in a transaction that fails is given out again, perhaps to another name.
-            if not sql.in_transaction or places.settled(sql, no):
-                self._queues[name] = no
+            no = self._queues[name] = places.queue_no(sql, name)
         return no
 
 
@@ -380,7 +401,23 @@ def _keys(tags: Sequence[str]) -> str:
     return f"[{joined}]"
 
 
-def _unless_fenced(fetched: Fetched | None, process: str) -> Fetched:
-    if fetched is None:
-        raise Fenced(f"The lease of {process} is missing or was taken away.")
-    return fetched
+def _held(settlements: Sequence[Settlement], keys: Sequence[tuple[int]]) -> list[Settlement]:
+    """Return the settlements whose leases are held, each lease once."""
+    left = {str(key) for (key,) in keys}
+    mine = []
+    for settlement in settlements:
+        if settlement.tag in left:
+            left.remove(settlement.tag)
+            mine.append(settlement)
+    return mine
+
+
+def _lease(sql: sqlite3.Connection, process: str, number: int, pick: Pick) -> None:
+    """Move picked rows from ready to leased: one key range, unless something was passed over."""
+    if not pick.skipped:
+        span = (pick.rows[0][0], pick.rows[-1][0])
+        sql.execute(f"{LEASE} BETWEEN ? AND ?", (process, number, *span))
+        sql.execute("DELETE FROM ready WHERE key BETWEEN ? AND ?", span)
+    else:
+        sql.executemany(f"{LEASE} = ?", [(process, number, key) for key, _ in pick.rows])
+        sql.executemany("DELETE FROM ready WHERE key = ?", [(key,) for key, _ in pick.rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from fastq import _core
 from fastq.exceptions import OperationalError
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Receiver, decode_results
@@ -56,8 +57,8 @@ class SQLiteWake:
 
 
 class SQLiteInbox:
-    """``Inbox`` on a datagram socket. Its queue is short (10 datagrams by default on Linux): when it was full, ``read`` raises
-    OperationalError, as for any subscription that has lost something, and ``open`` starts it afresh."""
+    """``Inbox`` on a datagram socket. Its queue is short (10 datagrams by default on Linux); what did not fit is noted in the file
+    and found there. When even the notes were too many, ``read`` raises OperationalError, and ``open`` starts afresh."""
 
     def __init__(self, target: Target, name: str, *, timeout_s: float) -> None:
         self._database = Connection(target, timeout_s=timeout_s)
@@ -74,7 +75,7 @@ class SQLiteInbox:
         self._identity = self._database.identity
         self._receiver.open(self._identity)
         # The caller reads everything now: what was missed before is of no interest.
-        self._missed()
+        self._take_notes()
         self._look = False
 
     def fileno(self) -> int:
@@ -84,9 +85,7 @@ class SQLiteInbox:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         look_s = FIRST_LOOK_S
         while True:
-            if self._look or self._database.data_version() != self._version:
-                self._find_missed()
-            results: list[tuple[str, bytes | None]] = []
+            results = self._missed() if self._look or self._database.data_version() != self._version else []
             while len(results) < READ_RESULTS and (data := self._receiver.receive()) is not None:
                 results += decode_results(data, self._name)
                 # The queue may have been full: look before the next wait.
@@ -99,21 +98,24 @@ class SQLiteInbox:
             self._receiver.wait(left_s)
             look_s = min(look_s * 1.5, LONGEST_LOOK_S)
 
-    def _find_missed(self) -> None:
+    def _missed(self) -> list[tuple[str, bytes | None]]:
+        """Return the results that senders have noted, to be read from the backend."""
         self._look = False
         self._version = self._database.data_version()
         if self._identity != self._database.identity:
             raise OperationalError(f"{self._database.path} was replaced by another file.")
-        if self._missed():
-            raise OperationalError(f"The inbox {self._name} was full and has missed results: they are to be read from the backend.")
+        missed: list[tuple[str, bytes | None]] = []
+        for ids in self._take_notes():
+            if ids is None:
+                raise OperationalError(f"The inbox {self._name} has missed too many results: all that are waited for must be read.")
+            missed += [(id, None) for id in _core.unpackb(ids)]
+        return missed
 
-    def _missed(self) -> bool:
-        """Say whether a sender has noted a loss, and clear the note."""
-        if not self._database.read("SELECT 1 FROM missed WHERE inbox = ?", (self._name,)):
-            return False
+    def _take_notes(self) -> list[bytes | None]:
+        if not self._database.read("SELECT 1 FROM missed WHERE inbox = ? LIMIT 1", (self._name,)):
+            return []
         with self._database as sql:
-            sql.execute("DELETE FROM missed WHERE inbox = ?", (self._name,))
-        return True
+            return [ids for (ids,) in sql.execute("DELETE FROM missed WHERE inbox = ? RETURNING ids", (self._name,)).fetchall()]
 
     def close(self) -> None:
         self._receiver.close()

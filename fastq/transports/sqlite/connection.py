@@ -3,10 +3,10 @@
 **Lock.** SQLite's own busy handler sleeps 1, 2, 5, ... 100 ms, so under load the unlucky starve. The wait here starts at 0.1 ms and
 stays short. ``time.sleep`` also lets other greenlets run where it is patched.
 
-**Fork.** SQLite keeps one table of open files per process and takes its POSIX locks once for all connections to a file. A fork copies
-that table but not the locks: a connection that the child opens then believes in locks that it does not hold, and the next process to
-close its last connection removes the WAL under the child. So every connection of this process is closed before a fork, inside the
-lock of its owner (no transaction is cut), and opened again at its next use, on both sides.
+**Fork.** SQLite keeps one table of open files per process and takes its POSIX locks once for all connections to a file. A fork
+copies that table but not the locks: a connection that the child opens then believes in locks that it does not hold, and the next
+process to close its last connection removes the WAL under the child. So every connection of this process is closed before a fork,
+inside the lock of its owner (no transaction is cut), and opened again at its next use, on both sides.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Connection:
         self._synchronous = target.synchronous
         self._timeout_s = timeout_s
         self._sql: sqlite3.Connection | None = None
-        #: called after each opening, which may be of another file than the last one
-        self.on_open: Callable[[], object] | None = None
+        #: called when what was learned from the file may not hold: opened anew (perhaps another file), or rolled back
+        self.on_reset: Callable[[], object] = _nothing
         with _gate:
             _open.add(self)
 
@@ -92,6 +92,7 @@ class Connection:
                     error = failure
             with contextlib.suppress(sqlite3.Error):
                 sql.rollback()
+            self.on_reset()
             if isinstance(error, sqlite3.Error):
                 raise explain(error, self.path, self._timeout_s) from error
         finally:
@@ -129,13 +130,14 @@ class Connection:
         seen = os.stat(self.path)
         self.file = (seen.st_dev, seen.st_ino)
         self.identity = self._sql.execute("SELECT value FROM meta WHERE name = 'identity'").fetchone()[0]
-        if self.on_open is not None:
-            self.on_open()
+        self.on_reset()
         return self._sql
 
     def _open(self) -> sqlite3.Connection:
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-            raise ImproperlyConfigured(f"SQLite {sqlite3.sqlite_version} is too old for the embedded broker: 3.35 or newer is needed.")
+            raise ImproperlyConfigured(
+                f"SQLite {sqlite3.sqlite_version} is too old for the embedded broker: 3.35 or newer is needed."
+            )
         # Each owner's lock keeps threads apart, so the module's own check is not needed.
         sql = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -181,6 +183,10 @@ class Connection:
             if sql is not None:
                 with contextlib.suppress(sqlite3.Error):
                     sql.close()
+
+
+def _nothing() -> None:
+    pass
 
 
 _gated: list[Connection] = []

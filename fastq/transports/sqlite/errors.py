@@ -38,7 +38,9 @@ def explain(error: sqlite3.Error, path: str, timeout_s: float) -> FastQError:
         case sqlite3.SQLITE_NOTADB:
             return ImproperlyConfigured(f"{path} is not an SQLite database: name another file, or move this one away.")
         case sqlite3.SQLITE_CORRUPT:
-            return OperationalError(f"{path} is damaged ({error}): move it away, and save what can be read with `sqlite3 FILE .recover`.")
+            return OperationalError(
+                f"{path} is damaged ({error}): move it away, and save what can be read with `sqlite3 FILE .recover`."
+            )
         case sqlite3.SQLITE_TOOBIG:
             return OperationalError(f"A message or result is larger than SQLite can hold ({error}).")
     return OperationalError(f"{path}: {type(error).__name__}: {error}")

@@ -1,12 +1,12 @@
 """Leases of worker processes: entered and renewed by their supervisor, condemned by the look rule, released.
 
-**Why no lock file per process.** A lock that the system frees at death would say sooner that a process has died. But a dead child is
-reaped by its supervisor, which releases it within a second, and a dead supervisor takes its children with it: what is left is a
-dead node, and the look rule finds it within two leases, as on Redis. One rule for both transports, no second file, and a
+**Why no lock file per process.** A lock that the system frees at death would say sooner that a process has died. But a dead child
+is reaped by its supervisor, which releases it within a second, and a dead supervisor takes its children with it: what is left
+is a dead node, and the look rule finds it within two leases, as on Redis. One rule for both transports, no second file, and a
 frozen process (which still holds its lock) needs the look rule anyway.
 
-**Gone.** A released lease stays for ten minutes as a tombstone: a supervisor that was frozen meanwhile must not revive it by its next
-renewal, or its process would never be told that its deliveries have moved.
+**Gone.** A released lease stays for ten minutes as a tombstone: a supervisor that was frozen meanwhile must not revive it by its
+next renewal, or its process would never be told that its deliveries have moved.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def condemn(sql: sqlite3.Connection, seen: Sequence[tuple[int, Lease]]) -> list[
                 "UPDATE leases SET beat = 0 WHERE process = ? AND queue = ? AND gone_ms = 0 AND (beat = ? OR ? = '')",
                 (lease.process, queue, int(lease.value or 0), lease.value),
             )
-        row = sql.execute("SELECT beat FROM leases WHERE process = ? AND queue = ? AND gone_ms = 0", (lease.process, queue)).fetchone()
+        row = sql.execute(
+            "SELECT beat FROM leases WHERE process = ? AND queue = ? AND gone_ms = 0", (lease.process, queue)
+        ).fetchone()
         if row == (0,):
             condemned.append(Lease(lease.queue, lease.process, CONDEMNED))
     return condemned
@@ -78,8 +80,18 @@ def held(sql: sqlite3.Connection, queue: int, process: str) -> list[tuple[int, b
     ).fetchall()
 
 
+def _alive(sql: sqlite3.Connection, queue: int, process: str) -> bool:
+    row = sql.execute("SELECT beat > 0 AND gone_ms = 0 FROM leases WHERE process = ? AND queue = ?", (process, queue)).fetchone()
+    return row is not None and bool(row[0])
+
+
 def release(sql: sqlite3.Connection, queue: int, process: str, marks: dict[str, bytes]) -> tuple[int, bool]:
-    """Move the newest messages of a process back to the head; return how many, and whether any may be left."""
+    """Move the newest messages of a process back to the head; return how many, and whether any may be left. What a living process
+    holds stays."""
+    if sql.execute(
+        "SELECT 1 FROM leases WHERE process = ? AND queue = ? AND beat > 0 AND gone_ms = 0", (process, queue)
+    ).fetchone():
+        return 0, False
     keys = [
         key
         for (key,) in sql.execute(
@@ -94,5 +106,8 @@ def release(sql: sqlite3.Connection, queue: int, process: str, marks: dict[str, 
 
 def bury(sql: sqlite3.Connection, queue: int, process: str, now_ms: int) -> None:
     """Let the lease of a process that has nothing left go, and its wake registration."""
-    sql.execute("UPDATE leases SET gone_ms = ? WHERE process = ? AND queue = ?", (now_ms, process, queue))
-    sql.execute("DELETE FROM idle WHERE process = ? AND queue = ?", (process, queue))
+    sql.execute(
+        "UPDATE leases SET gone_ms = ? WHERE process = ? AND queue = ? AND beat = 0 AND gone_ms = 0", (now_ms, process, queue)
+    )
+    if not sql.execute("SELECT 1 FROM leases WHERE process = ? AND queue = ? AND gone_ms = 0", (process, queue)).fetchone():
+        sql.execute("DELETE FROM idle WHERE process = ? AND queue = ?", (process, queue))

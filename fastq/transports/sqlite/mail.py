@@ -6,7 +6,7 @@ directory that only this user may enter. Abstract names are listed for every loc
 with the receiver's own name, which only those who may read the database know: anything else is dropped unread.
 
 **Loss.** Nothing depends on a datagram. Receiver gone, or its queue full (10 datagrams by default): the sender hears so, and
-takes the next process, or notes the inbox in ``missed``. Sender killed between commit and datagram: ``renew`` wakes again what
+takes the next process, or notes the results in ``missed``. Sender killed between commit and datagram: ``renew`` wakes again what
 did not come, and the waiter of a result reads it at its next slow poll.
 """
 
@@ -29,6 +29,8 @@ from fastq.exceptions import DecodeError, ImproperlyConfigured, OperationalError
 
 __all__ = ["INLINE_BYTES", "Post", "Receiver", "decode_results"]
 
+#: has an abstract namespace for sockets
+LINUX: bool = sys.platform.startswith("linux")
 #: bytes; a record up to this size rides in the datagram
 INLINE_BYTES = 4096
 #: bytes; of one datagram: well below the default socket buffer of Linux (208 KiB), enough for 500 small records
@@ -42,7 +44,7 @@ BUFFER_BYTES = 256 * 1024
 def address_of(identity: str, name: str) -> str:
     """Return the socket address of a receiver."""
     digest = hashlib.sha256(f"{identity}\0{name}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    if sys.platform == "linux":
+    if LINUX:
         return f"\0fastq-{digest}"
     return os.path.join(_folder(), digest)
 
@@ -75,13 +77,14 @@ class Post:
         """Wake a worker process; False if nobody is there."""
         return self._send(identity, process, process.encode("utf-8", "surrogatepass"))
 
-    def results(self, identity: str, inbox: str, results: Sequence[tuple[str, bytes | None]]) -> bool:
-        """Send results to an inbox, large ones by their id alone. False: its queue is full, some were lost. Nobody there is
-        fine: whoever opens an inbox reads first."""
+    def results(self, identity: str, inbox: str, results: Sequence[tuple[str, bytes | None]]) -> list[str]:
+        """Send results to an inbox, large ones by their id alone; return the ids that its full queue did not take. Nobody there
+        is fine: whoever opens an inbox reads first."""
+        lost: list[str] = []
         for part in _parts(results):
-            if not self._send(identity, inbox, _core.packb([inbox, part]), gone=True):
-                return False
-        return True
+            if lost or not self._send(identity, inbox, _core.packb([inbox, part]), gone=True):
+                lost += [id for id, _ in part]
+        return lost
 
     def _send(self, identity: str, name: str, data: bytes, *, gone: bool = False) -> bool:
         if self._socket is None:

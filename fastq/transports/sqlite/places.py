@@ -36,9 +36,7 @@ def append(sql: sqlite3.Connection, queue: int, messages: Sequence[tuple[int, by
     place = _at_tail(sql, queue, len(messages))
     base = queue << QUEUE_SHIFT
     # key_base, written out: one call per message would be a third of a bulk publish.
-    rows = [
-        (base | (9 - level) << PLACE_BITS | at, message) for at, (level, message) in enumerate(messages, place)
-    ]
+    rows = [(base | (9 - level) << PLACE_BITS | at, message) for at, (level, message) in enumerate(messages, place)]
     sql.executemany("INSERT INTO ready (key, message) VALUES (?, ?)", rows)
 
 
@@ -69,6 +67,4 @@ def give_back(sql: sqlite3.Connection, keys: Iterable[int], marks: Mapping[int, 
             "INSERT INTO ready (key, message) SELECT ?, message FROM leased WHERE key = ?",
             [move for move in moves if move[1] not in marks],
         )
-        sql.executemany(
-            "INSERT INTO ready (key, message) VALUES (?, ?)", [(new, marks[key]) for new, key in moves if key in marks]
-        )
+        sql.executemany("INSERT INTO ready (key, message) VALUES (?, ?)", [(new, marks[key]) for new, key in moves if key in marks])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+from fastq import _core
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
 
@@ -12,6 +13,8 @@ __all__ = ["Results", "expire", "tell"]
 
 #: results written between two sweeps; each sweep may drop twice as many as were written, so it keeps up with any rate
 SWEEP_EVERY = 1000
+#: batches of results noted for an inbox that does not read (its application sends tasks and never waits)
+MISSED_NOTES = 1000
 #: a record is a MessagePack array whose first element is the state: these are the bytes after the array's own for the states
 #: that stay (SUCCESS, FAILURE and REVOKED have seven letters each)
 FINAL = ", ".join(f"x'a7{state.encode().hex()}'" for state in ("SUCCESS", "FAILURE", "REVOKED"))
@@ -51,15 +54,17 @@ def expire(sql: sqlite3.Connection, now_ms: int, most: int) -> None:
 
 
 def tell(database: Connection, post: Post, results: Iterable[tuple[str, str, bytes]], now_ms: int) -> None:
-    """Send (inbox, id, record) to whoever waits; an inbox that is full gets a note in ``missed`` instead."""
+    """Send (inbox, id, record) to whoever waits; what a full inbox does not take is noted in ``missed``."""
     inboxes: dict[str, list[tuple[str, bytes | None]]] = {}
     for inbox, id, record in results:
         if inbox:
             inboxes.setdefault(inbox, []).append((id, record))
     for inbox, told in inboxes.items():
-        if post.results(database.identity, inbox, told):
+        lost = post.results(database.identity, inbox, told)
+        # After too many notes one without ids ends the list, until the inbox has taken them.
+        if not lost or database.read("SELECT 1 FROM missed WHERE inbox = ? AND ids IS NULL", (inbox,)):
             continue
-        # The note is written once, not with every batch that finds the inbox full.
-        if not database.read("SELECT 1 FROM missed WHERE inbox = ?", (inbox,)):
-            with database as sql:
-                sql.execute("INSERT OR REPLACE INTO missed (inbox, missed_ms) VALUES (?, ?)", (inbox, now_ms))
+        with database as sql:
+            (notes,) = sql.execute("SELECT count(*) FROM missed WHERE inbox = ?", (inbox,)).fetchone()
+            ids = _core.packb(lost) if notes < MISSED_NOTES else None
+            sql.execute("INSERT INTO missed (inbox, missed_ms, ids) VALUES (?, ?, ?)", (inbox, now_ms, ids))

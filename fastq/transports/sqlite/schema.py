@@ -9,7 +9,7 @@
     producers  the last publish call of each producer
     results    result records
     dead       dead letters
-    missed     inboxes whose socket was full
+    missed     results of which an inbox could not be told, as its socket was full
 
 **Key.** ``queue << 48 | (9 - level) << 44 | place``. One range scan of ``ready`` gives a queue strictly by level and then by age,
 fetching is a move of one key range, and no further index has to be kept. Places count up from the middle at the tail and down from
@@ -67,6 +67,7 @@ CREATE TABLE idle (
     queue INTEGER NOT NULL,
     due_ms INTEGER NOT NULL DEFAULT 0,
     woken_ms INTEGER NOT NULL DEFAULT 0,
+    no_last_chance INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (process, queue)
 ) WITHOUT ROWID;
 CREATE TABLE producers (
@@ -84,7 +85,8 @@ CREATE TABLE dead (
     message BLOB NOT NULL
 );
 CREATE INDEX dead_queue ON dead (queue);
-CREATE TABLE missed (inbox TEXT PRIMARY KEY, missed_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE missed (id INTEGER PRIMARY KEY, inbox TEXT NOT NULL, missed_ms INTEGER NOT NULL, ids BLOB);
+CREATE INDEX missed_inbox ON missed (inbox);
 """
 
 

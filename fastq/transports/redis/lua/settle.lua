@@ -3,8 +3,8 @@
 -- KEYS  1 leased:<process>, 2 idle, 3 levels, 4 delayed, 5 dead, 6 dead:messages, 7 to 16 ready lists of levels 0 to 9,
 --       17.. one key per group of results
 -- ARGV  1 process, 2 prefix of the wake channels, 3 nonce (unique to this call), 4 most dead letters kept,
---       5 how long dead letters are kept (s), 6 how long results are kept (s, 0: for ever),
---       7 to 10 how many deliveries are DONE, RETURN, RETRY, DEAD; 11 groups of results, 12 inboxes,
+--       5 how long dead letters are kept (s), 6 how long a result of its own key is kept, 7 how long a slot (s, 0: for ever),
+--       8 to 11 how many deliveries are DONE, RETURN, RETRY, DEAD; 12 groups of results, 13 inboxes,
 --       then the tags in that order,
 --       per RETRY: level, delay (ms), message; per DEAD: head (MessagePack), message or '' for the leased one,
 --       per group of results: 'h' (hash) or 's' (string), '1': raise its TTL, how many, owners (which delivery each belongs to,
@@ -21,10 +21,10 @@
 -- include: bury
 -- include: notice
 local leased, READY = KEYS[1], 7
-local done, returned, retried, dead = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local groups, inboxes = tonumber(ARGV[11]), tonumber(ARGV[12])
+local done, returned, retried, dead = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local groups, inboxes = tonumber(ARGV[12]), tonumber(ARGV[13])
 local total = done + returned + retried + dead
-local FIRST = 13
+local FIRST = 14
 
 
 -- Where each group of results begins, and whether its key is what it should be: a string where the hash should be must stop
@@ -81,9 +81,10 @@ for level, messages in pairs(back) do
   end
 end
 
-local now, earliest = 0, nil
+local now, now_us, earliest = 0, 0, nil
 if retried + dead > 0 then
-  now = clock()
+  now_us = clock_us()
+  now = math.floor(now_us / 1000)
 end
 at = FIRST + total
 for i = done + returned + 1, done + returned + retried do
@@ -109,7 +110,7 @@ for i = total - dead + 1, total do
     if message == '' then
       message = held[i]
     end
-    bury(KEYS[5], KEYS[6], ARGV[1] .. ':' .. ARGV[FIRST + i - 1], ARGV[at], message, now)
+    bury(KEYS[5], KEYS[6], ARGV[1] .. ':' .. ARGV[FIRST + i - 1], ARGV[at], message, now_us, i)
   end
   at = at + 2
 end
@@ -117,7 +118,7 @@ if dead > 0 then
   trim(KEYS[5], KEYS[6], now, tonumber(ARGV[4]), tonumber(ARGV[5]), dead)
 end
 
-local expires = tonumber(ARGV[6])
+local single_s, slot_s = tonumber(ARGV[6]), tonumber(ARGV[7])
 local ids = {}
 for group = 1, groups do
   local key = KEYS[16 + group]
@@ -140,17 +141,17 @@ for group = 1, groups do
   end
   if last >= first then
     if not hash then
-      if expires > 0 then
-        redis.call('SET', key, values[first + 1], 'EX', expires)
+      if single_s > 0 then
+        redis.call('SET', key, values[last], 'EX', single_s)
       else
-        redis.call('SET', key, values[first + 1])
+        redis.call('SET', key, values[last])
       end
     else
       for from = first, last, 1000 do
         redis.call('HSET', key, unpack(values, from, math.min(from + 999, last)))
       end
-      if expires > 0 and (fresh[group] or (raise and redis.call('TTL', key) < expires)) then
-        redis.call('EXPIRE', key, expires)
+      if slot_s > 0 and (fresh[group] or (raise and redis.call('TTL', key) < slot_s)) then
+        redis.call('EXPIRE', key, slot_s)
       end
     end
   end
