@@ -5,6 +5,7 @@
 #   make check    ruff, mypy --strict, the floors test, stubtest of the core
 #   make bench    compare the pools (BENCH= passes arguments on, such as BENCH=--benchmark-compare)
 #   make chaos    kill processes and servers, many rounds (ROUNDS=10)
+#   make docs     write docs/settings.md from the settings table
 #   make build    only create .venv and build the core in place
 #
 # Another interpreter: make PYTHON=python3.13 VENV=.venv313 test
@@ -27,7 +28,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 CORE := setup.py $(wildcard fastq/*.pyx fastq/*.pxi fastq/*.pxd fastq/*.h)
 
-.PHONY: build demo test check bench chaos clean
+.PHONY: build demo test check bench chaos docs clean
 
 build: $(VENV)/.stamp-core
 
@@ -72,6 +73,9 @@ bench: build $(VENV)/.stamp-bench
 
 chaos: build
 	FASTQ_CHAOS_ROUNDS=$(ROUNDS) $(PY) -m pytest tests/chaos
+
+docs: build
+	$(PY) -c 'from fastq.config import settings_markdown as page; print(page(), end="")' > docs/settings.md
 
 clean:
 	rm -rf build dist *.egg-info fastq/_core.c fastq/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -1,7 +1,7 @@
 """Fixtures of the pytest-benchmark cases: a private Redis, an application that sends to it, a worker.
 
-    python -m pytest benchmarks --benchmark-only
-    python -m pytest benchmarks --benchmark-only --benchmark-autosave; ... --benchmark-compare
+python -m pytest benchmarks --benchmark-only
+python -m pytest benchmarks --benchmark-only --benchmark-autosave; ... --benchmark-compare
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from places import RedisPlace, SqlitePlace
+
 from fastq.bench.node import Node
 from fastq.bench.place import producer
 from fastq.bench.shapes import Shape
 from fastq.bench.tasks import Bench
-from places import RedisPlace, SqlitePlace
 
 
 @pytest.fixture(scope="module", params=["redis", "sqlite"])

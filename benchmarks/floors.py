@@ -1,4 +1,6 @@
-"""Floors: the same work done by hand, with nothing that a task queue adds. Measured in the same run as what is held against them."""
+"""Floors: the same work done by hand, with nothing that a task queue adds.
+
+Measured in the same run as what is held against them."""
 
 from __future__ import annotations
 
@@ -9,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import redis as redis_py
 import redis_loop
+
 from fastq.bench.stats import median, percentile
 
 if TYPE_CHECKING:
     from places import RedisPlace
+
 
 def loops(place: RedisPlace, n: int) -> dict[str, float]:
     """Run ``n`` no-ops through the hand-written loops of ``redis_loop.py``; return tasks/s by how results are stored:
@@ -48,9 +52,14 @@ return redis.call('PUBLISH', 'bench:inbox', ARGV[2])
 """
 
 
+def _connect(port: int) -> redis_py.Redis[bytes]:
+    # RESP2: there a published message is an ordinary reply, which a bare connection returns
+    return redis_py.Redis(port=port, protocol=2, socket_timeout=None)
+
+
 def _subscribe(client: redis_py.Redis[bytes], channel: str) -> Any:
     """Return a bare connection that is subscribed: what comes is read from it with nothing in between."""
-    connection = client.connection_pool.get_connection("SUBSCRIBE")
+    connection = client.connection_pool.make_connection()
     connection.send_command("SUBSCRIBE", channel)
     connection.read_response()
     return connection
@@ -58,7 +67,7 @@ def _subscribe(client: redis_py.Redis[bytes], channel: str) -> Any:
 
 def pong(port: int) -> None:
     """Answer every ping: woken, fetch, settle with the reply. Ends when its standard input does."""
-    client = redis_py.Redis(port=port)
+    client = _connect(port)
     take, reply = client.register_script(TAKE), client.register_script(REPLY)
     take(keys=["bench:none", "bench:pongs"])
     wake = _subscribe(client, "bench:wake")
@@ -73,7 +82,7 @@ def pong(port: int) -> None:
 
 def ping_pong(place: RedisPlace, n: int, message: bytes) -> tuple[float, float]:
     """Return p50 and p99 in seconds of: send script, wake by pub/sub, fetch script, settle script, reply by pub/sub."""
-    client = redis_py.Redis(port=place.port)
+    client = _connect(place.port)
     send = client.register_script(SEND)
     other = subprocess.Popen([sys.executable, __file__, "pong", str(place.port)], stdout=subprocess.PIPE)
     try:

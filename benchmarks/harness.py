@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Run the shared peer harness with fastq's adapter in it.
 
-    BENCH_HARNESS=<folder of run.py> BENCH_VENVS=<folder of virtual environments> python benchmarks/harness.py w2 fastq prefork1 --repeat 3
-    BENCH_HARNESS=... BENCH_VENVS=... python benchmarks/harness.py w2 celery solo
+    export BENCH_HARNESS=<folder of its run.py> BENCH_VENVS=<folder of virtual environments>
+    python benchmarks/harness.py w2 fastq prefork1 --repeat 3
+    python benchmarks/harness.py w2 celery solo
 
 The harness is not changed: a temporary folder of links stands for it, with ``peers/fastq.py`` beside its own adapters and this
 interpreter's environment as the virtual environment ``fastq``. Arguments are those of its run.py; JSON lines are printed.

@@ -8,11 +8,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
+
 from fastq.bench.cells import Cell
 from fastq.bench.render import number
 from fastq.bench.runs import Run
 from fastq.bench.shapes import WORKS
-from matplotlib import pyplot as plt
 
 #: one colour per pool, the same in every panel
 COLOURS = {
@@ -46,9 +48,12 @@ def draw(run: Run, target: Path, before: Run | None = None) -> Path:
         for at, cell in zip(places, cells, strict=True):
             panel.plot([cell.p50_ms, cell.p99_ms], [at, at], color=COLOURS[cell.pool], linewidth=3, solid_capstyle="round")
             panel.plot([cell.p50_ms], [at], "o", color=COLOURS[cell.pool], markersize=6)
-            panel.annotate(f"{number(cell.p50_ms)} – {number(cell.p99_ms)}", (cell.p99_ms, at), xytext=(6, -3),
+            panel.annotate(f"{number(cell.p50_ms)} to {number(cell.p99_ms)}", (cell.p99_ms, at), xytext=(6, -3),
                            textcoords="offset points", fontsize=8)  # fmt: skip
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter(NullFormatter())
         low, high = min(cell.p50_ms for cell in cells), max(cell.p99_ms for cell in cells)
         panel.set_xlim(low / 1.5, high * (high / low + 1) ** 0.5 * 1.5)
         _marks(panel, cells, "p50_ms", before)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import redis as redis_py
+
 from fastq.bench import proctree
 from fastq.bench.place import Args, producer, send
 from fastq.transports import open_inspector

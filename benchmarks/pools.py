@@ -16,13 +16,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from places import PLACES, command_line, commit
+from rich.console import Console
+
 from fastq.bench import runs
 from fastq.bench.cells import Cell, measure
 from fastq.bench.machine import cpus, versions
 from fastq.bench.render import failed, show
 from fastq.bench.shapes import POOLS, WORKS, shapes
-from places import PLACES, command_line, commit
-from rich.console import Console
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -1,7 +1,7 @@
 """Send tasks as fast as one process can, and print the rates as one line of JSON. Started by ``targets.py``.
 
-    python benchmarks/producers.py one|bulk URL N ROUNDS
-    python benchmarks/producers.py threads|greenlets URL N ROUNDS CALLERS
+python benchmarks/producers.py one|bulk URL N ROUNDS
+python benchmarks/producers.py threads|greenlets URL N ROUNDS CALLERS
 """
 
 from __future__ import annotations

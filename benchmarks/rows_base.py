@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from places import RedisPlace, SqlitePlace
+
 from fastq.bench.marks import Board
 from fastq.bench.node import Node
 from fastq.bench.place import Place
 from fastq.bench.shapes import Shape, Work
 from fastq.bench.trial import Drained, drain
-from places import RedisPlace, SqlitePlace
 
 NOOP, CPU5, WAIT20 = (
     Work("noop", "no-op", "noop", "stamp", "noop"),

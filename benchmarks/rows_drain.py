@@ -5,14 +5,27 @@ from __future__ import annotations
 import time
 
 import floors
+from rows_base import NOOP, WAIT20, Context, Row, at_least, at_most, share_of
+
 from fastq.bench.marks import Board
 from fastq.bench.node import START_S, Node
 from fastq.bench.shapes import Shape
 from fastq.bench.stats import median
-from rows_base import NOOP, WAIT20, Context, Row, at_least, at_most, share_of
 
 #: what a script may call and a worker does not call outside of one; the rest of commandstats happened inside scripts
-OUTSIDE = {"evalsha", "eval", "fcall", "subscribe", "unsubscribe", "psubscribe", "ssubscribe", "sunsubscribe", "ping", "hello", "auth"}
+OUTSIDE = {
+    "evalsha",
+    "eval",
+    "fcall",
+    "subscribe",
+    "unsubscribe",
+    "psubscribe",
+    "ssubscribe",
+    "sunsubscribe",
+    "ping",
+    "hello",
+    "auth",
+}
 OUTSIDE |= {"select", "client", "config", "script", "function", "command", "quit", "reset", "wait"}
 #: the measuring side's own
 OURS = {"info"}

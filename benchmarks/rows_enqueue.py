@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fastq.bench.stats import median
 from rows_base import Context, Row, at_least, share_of
+
+from fastq.bench.stats import median
 
 
 def produce(ctx: Context, mode: str, n: int, *extra: int) -> dict[str, list[float]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 
+from rows_base import Context, Row, at_most
+from rows_drain import OUTSIDE, calls, difference
+
 from fastq.bench import proctree
 from fastq.bench.marks import Board
 from fastq.bench.node import START_S, Node
 from fastq.bench.place import producer, send
 from fastq.bench.shapes import Shape
-from rows_base import Context, Row, at_most
-from rows_drain import OUTSIDE, calls, difference
 
 
 def idle_rows(ctx: Context) -> list[Row]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 
 import floors
+from rows_base import Context, Row, at_most, times_at_most
+
 from fastq.bench.marks import Board
 from fastq.bench.node import START_S, Node
 from fastq.bench.place import producer
 from fastq.bench.shapes import Shape
 from fastq.bench.stats import median, percentile
-from rows_base import Context, Row, at_most, times_at_most
 
 #: the long task; the short ones must be done long before it
 LONG_MS = 3_000

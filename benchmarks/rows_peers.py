@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import harness
-from fastq.bench.stats import median
 from rows_base import Context, Row, share_of, skipped
 from rows_drain import one_process
+
+from fastq.bench.stats import median
 
 #: peer -> the variants that drain no-ops fastest there, and how many tasks are enough; Celery stands apart
 OTHERS: Mapping[str, tuple[tuple[str, ...], int]] = {

@@ -20,12 +20,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fastq.bench.machine import machine, versions
-from fastq.bench.render import number
 from places import RedisPlace, SqlitePlace, command_line, commit
 from rich.console import Console
 from rich.table import Table
@@ -35,6 +33,9 @@ from rows_enqueue import bulk_rows, crowd_rows, enqueue_rows
 from rows_idle import growth_rows, idle_rows, memory_rows
 from rows_latency import behind_rows, round_trip_rows, start_rows
 from rows_peers import peer_drain_rows, peer_enqueue_rows
+
+from fastq.bench.machine import machine, versions
+from fastq.bench.render import number
 
 KIND = "fastq targets"
 
@@ -109,7 +110,7 @@ def measure(ns: argparse.Namespace) -> dict[str, Any]:
         sqlite.close()
     return {
         "kind": KIND,
-        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line(),
         "commit": commit(),
         "machine": machine(),
@@ -164,7 +165,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     rows = rows_of(record)
     lines += [f"| {' | '.join(text.replace('|', '/') for text in cells(row))} |" for row in rows]
     notes = [f"- {row.row}: {' '.join(row.note.split())}" for row in rows if row.note]
-    return "\n".join(lines + ([""] + notes if notes else []))
+    return "\n".join(lines + (["", *notes] if notes else []))
 
 
 def table(record: Mapping[str, Any]) -> Table:
@@ -174,8 +175,6 @@ def table(record: Mapping[str, Any]) -> Table:
     for row in rows_of(record):
         style = "" if row.reached else "dim" if row.reached is None else "bold red"
         grid.add_row(*cells(row), style=style)
-        if row.note:
-            grid.add_row(f"  {row.note}", style="dim")
     return grid
 
 
@@ -188,7 +187,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if ns.markdown:
         print(markdown(record))
     else:
-        (Console() if sys.stdout.isatty() else Console(width=150)).print(table(record))
+        console = Console() if sys.stdout.isatty() else Console(width=200)
+        console.print(table(record))
+        for row in rows_of(record):
+            if row.note:
+                console.print(f"- {row.row}: {row.note}", style="dim", highlight=False, markup=False)
     missed = [row for row in rows_of(record) if row.reached is False]
     print(f"{len(missed)} of {len(rows_of(record))} rows not reached" if missed else "every judged row reached", file=sys.stderr)
     return 1 if missed else 0

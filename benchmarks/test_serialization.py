@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 import pytest
+
 from fastq.bench.tasks import build
 
 PLAIN = [[1, "two", 3.0, None, [4, 5]], {"name": "x" * 50, "flag": True}]
@@ -17,7 +18,9 @@ RICH = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), [("msgpack", PLAIN), ("json", PLAIN), ("msgpack", RICH)], ids=["msgpack", "json", "rich"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("msgpack", PLAIN), ("json", PLAIN), ("msgpack", RICH)], ids=["msgpack", "json", "rich"]
+)
 @pytest.mark.parametrize("way", ["dumps", "loads"])
 def test_serializer(benchmark: Any, name: str, value: object, way: str) -> None:
     serializers = build("memory://", None).app.serializers

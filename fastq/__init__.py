@@ -1,14 +1,14 @@
 """A distributed task queue for Python: Celery's programming model, a compiled core, no lost tasks.
 
-    from fastq import FastQ
+from fastq import FastQ
 
-    app = FastQ("tasks", broker="redis://localhost", backend="redis://localhost")
+app = FastQ("tasks", broker="redis://localhost", backend="redis://localhost")
 
-    @app.task
-    def add(x: int, y: int) -> int:
-        return x + y
+@app.task
+def add(x: int, y: int) -> int:
+    return x + y
 
-    add.delay(2, 2).get(timeout=5)
+add.delay(2, 2).get(timeout=5)
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast, overload
 
@@ -32,6 +32,9 @@ __all__ = ["FastQ", "TaskRegistry"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+#: for the body of FastQ, which has a property of the name Task
+AnyTask = Task[..., Any]
+_Task = Task
 
 logger = logging.getLogger("fastq.app")
 
@@ -73,13 +76,15 @@ class FastQ:
         changes: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        """``main`` names the tasks of a module that is run as a script. Further keywords are settings; they win over the environment
-        and the config object, and lose against ``app.conf`` (``changes`` are assigned there)."""
+        """``main`` names the tasks of a module that is run as a script. Further keywords are settings; they win over the
+        environment and the config object, and lose against ``app.conf`` (``changes`` are assigned there)."""
         if main is not None and not isinstance(main, str):
             raise TypeError(f"FastQ's first argument is the application's name, not {type(main).__name__}")
         for name in settings:
             if name not in SETTINGS:
-                raise TypeError(f"FastQ() got an unexpected keyword argument {name!r}{suggest(name, [*SETTINGS, 'broker', 'backend'])}")
+                raise TypeError(
+                    f"FastQ() got an unexpected keyword argument {name!r}{suggest(name, [*SETTINGS, 'broker', 'backend'])}"
+                )
         for name, value in (("broker_url", broker), ("result_backend", backend), ("include", include)):
             if value is not None:
                 settings[name] = value
@@ -88,7 +93,7 @@ class FastQ:
         self.conf = Settings(settings)
         self.finalized = False
         #: the worker node that this process belongs to; set by the worker
-        self.hostname = ""
+        self.hostname: str = ""
         self.task_cls: type[Task[..., Any]] | str = task_cls if task_cls is not None else Task
         self._lock = threading.RLock()
         self._tasks = TaskRegistry()
@@ -158,11 +163,11 @@ class FastQ:
         name = self.conf.timezone
         if name is None:
             if self.conf.enable_utc:
-                return timezone.utc
+                return UTC
             local = datetime.now().astimezone().tzinfo
-            return local if local is not None else timezone.utc
+            return local if local is not None else UTC
         if name.upper() in ("UTC", "GMT", "Z"):
-            return timezone.utc
+            return UTC
         from zoneinfo import ZoneInfo  # lazy: only where a zone is named
 
         try:
@@ -199,8 +204,8 @@ class FastQ:
         """Make a task of a function: ``@app.task``, or with options ``@app.task(bind=True, queue="mail")``.
 
         Options: ``name``, ``bind`` (the task is the first argument), ``base`` (a Task subclass), ``queue``, ``priority``,
-        ``serializer``, ``compression``, ``expires``, ``ignore_result``, ``track_started``, ``acks_late``, ``typing``; anything else becomes
-        an attribute. The function's name in its module is the task's name; ``__main__`` is replaced by the application's.
+        ``serializer``, ``compression``, ``expires``, ``ignore_result``, ``track_started``, ``acks_late``, ``typing``; anything else
+        becomes an attribute. The function's name in its module is the task's name; ``__main__`` is replaced by the application's.
         """
         if len(args) == 1 and callable(args[0]) and not options:
             return self._make_task(args[0], {})
@@ -299,14 +304,14 @@ class FastQ:
         return f"{module}.{name}" if module else name
 
     @property
-    def Task(self) -> type[Task[..., Any]]:  # noqa: N802
+    def Task(self) -> type[Task[..., Any]]:
         """Return the class that tasks are made of."""
         if isinstance(self.task_cls, str):
             self.task_cls = _named(self.task_cls)
         return cast("type[Task[..., Any]]", self.task_cls)
 
     @Task.setter
-    def Task(self, cls: Any) -> None:  # noqa: N802
+    def Task(self, cls: Any) -> None:
         self.task_cls = cls
 
     @property
@@ -350,7 +355,7 @@ class FastQ:
                 self._registry = Registry([self._entry(task) for task in tasks.values()])
             return self._registry
 
-    def _entry(self, task: Task[..., Any]) -> Entry:
+    def _entry(self, task: AnyTask) -> Entry:
         import inspect  # lazy: imported already by dataclasses, named where it is used
 
         conf = self.conf
@@ -358,7 +363,7 @@ class FastQ:
         def resolved(option: bool | None, setting: str) -> bool:
             return bool(conf[setting] if option is None else option)
 
-        own_call = type(task).__call__ is not Task.__call__
+        own_call = type(task).__call__ is not _Task.__call__
         return Entry(
             task.name,
             task if own_call else task.run,
@@ -459,7 +464,7 @@ class FastQ:
 
     # --- results ---
 
-    def AsyncResult(self, task_id: str) -> Result[Any]:  # noqa: N802
+    def AsyncResult(self, task_id: str) -> Result[Any]:
         """Return the result of a task known by its id."""
         from fastq.result import AsyncResult  # lazy: the name is taken by this method
 

@@ -120,7 +120,12 @@ class Plan:
         self.ignore_result = bool(conf.task_ignore_result if ignore_result is None else ignore_result)
         self.inbox_wanted = not self.ignore_result and app.keeps_results
         self.policy = _policy(conf, retry, retry_policy)
-        self.options: dict[str, Any] | None = None if call_ignore is None else {"ignore_result": bool(call_ignore)}
+        options: dict[str, Any] = {}
+        if call_ignore is not None:
+            options["ignore_result"] = bool(call_ignore)
+        if self.level:
+            options["priority"] = self.level
+        self.options = options or None
         self._variants: dict[tuple[Any, ...], Plan] = {}
 
     def changed(self, **options: Any) -> Plan:
@@ -287,7 +292,8 @@ class Plan:
         for i, args in enumerate(calls):
             if not isinstance(args, tuple | list):
                 raise TypeError(
-                    f"call {offset + i}: expected a tuple of arguments, got {type(args).__name__}: {args!r} (one argument is `(value,)`)"
+                    f"call {offset + i}: expected a tuple of arguments, got {type(args).__name__}: {args!r} "
+                    "(one argument is `(value,)`)"
                 )
             if not low <= len(args) <= high:
                 try:
@@ -305,7 +311,13 @@ class Plan:
     # --- the envelope ---
 
     def _message(
-        self, task_id: str, args: Sequence[Any], kwargs: dict[str, Any], now_ms: int, expires_ms: int | None, options: dict[str, Any] | None
+        self,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        now_ms: int,
+        expires_ms: int | None,
+        options: dict[str, Any] | None,
     ) -> bytes:
         content_type = self.content_type
         try:
@@ -341,10 +353,9 @@ class Plan:
     ) -> dict[str, Any] | None:
         """Return the envelope's options map: None in the common case."""
         parent = current.get()
-        options = self.options
-        if parent is None and headers is None and not eta_ms and root_id is None and parent_id is None:
-            return options
-        options = dict(options) if options else {}
+        if parent is None and not headers and not eta_ms and root_id is None and parent_id is None:
+            return self.options
+        options = dict(self.options or {})
         if parent is not None:
             options["parent_id"] = parent.id
             options["root_id"] = (parent.options or {}).get("root_id") or parent.id
@@ -356,12 +367,12 @@ class Plan:
             try:
                 _core.packb(dict(headers), default)
             except EncodeError:
-                found = blame(self.app.serializers, "msgpack", dict(headers), "headers")
-                raise EncodeError(f"{self.name}: {unserializable('msgpack', *(found or ('headers', headers)))}") from None
+                found = blame(self.app.serializers, "msgpack", dict(headers), "headers") or ("headers", dict(headers))
+                raise EncodeError(f"{self.name}: {unserializable('msgpack', *found)}") from None
             options["headers"] = dict(headers)
         if eta_ms:
             options["eta_ms"] = eta_ms
-        return options or None
+        return options
 
     def _when(self, now_ms: int, countdown: float | timedelta | None, eta: datetime | None) -> tuple[int, int]:
         """Return (delay in ms, due at in ms); as in Celery a countdown wins over an eta."""

@@ -184,31 +184,35 @@ _GROUPS = {
 _ROWS = (
     # application
     Setting("accept_content", NAMES, ("msgpack", "json"),
-            "Serializers whose messages are read. pickle is never accepted unless named here. If this is set and task_serializer or "
-            "result_serializer is not, its first entry becomes that serializer.", aliases=("CELERY_ACCEPT_CONTENT",)),
+            "Serializers whose messages are read. pickle is never accepted unless named here. If this is set and task_serializer "
+            "or result_serializer is not, its first entry becomes that serializer.", aliases=("CELERY_ACCEPT_CONTENT",)),
     Setting("result_accept_content", OPTIONAL_NAMES, None, "Serializers whose results are read. None: as accept_content.",
             aliases=("CELERY_RESULT_ACCEPT_CONTENT",)),
     Setting("include", NAMES, (), "Modules a worker imports at start, so that their tasks are known.", flag="--include",
             aliases=("CELERY_INCLUDE",)),
     Setting("imports", NAMES, (), "The same as include; both lists are imported, imports first.", aliases=("CELERY_IMPORTS",)),
     Setting("timezone", OPTIONAL_TEXT, None,
-            "Zone of naive datetimes given as eta or expires, such as Europe/Paris. None: UTC (the machine's zone if enable_utc is off).",
+            "Zone of naive datetimes given as eta or expires, such as Europe/Paris. None: UTC (the machine's zone if enable_utc is "
+            "off).",
             aliases=("CELERY_TIMEZONE",)),
-    Setting("enable_utc", BOOLEAN, True, "Whether naive datetimes are UTC where no timezone is set.", aliases=("CELERY_ENABLE_UTC",)),
+    Setting("enable_utc", BOOLEAN, True, "Whether naive datetimes are UTC where no timezone is set.",
+            aliases=("CELERY_ENABLE_UTC",)),
     # broker
     Setting("broker_url", OPTIONAL_TEXT, None,
-            "Where messages are kept: redis://, rediss://, unix://, sqlite:// or memory://. None: the embedded broker, a file fastq.db "
-            "beside the nearest pyproject.toml, else in the working directory.", flag="--broker",
+            "Where messages are kept: redis://, rediss://, unix://, sqlite:// or memory://. None: the embedded broker, a file "
+            "fastq.db beside the nearest pyproject.toml, else in the working directory.", flag="--broker",
             aliases=("BROKER_URL", "CELERY_BROKER_URL"), env_aliases=("CELERY_BROKER_URL",)),
     Setting("broker_transport_options", MAPPING, {}, "Options of the transport beyond those that have a setting.",
             aliases=("BROKER_TRANSPORT_OPTIONS", "CELERY_BROKER_TRANSPORT_OPTIONS")),
-    Setting("broker_connection_timeout", SECONDS, 4.0, "How long connecting may take.", "s", aliases=("BROKER_CONNECTION_TIMEOUT",)),
+    Setting("broker_connection_timeout", SECONDS, 4.0, "How long connecting may take.", "s",
+            aliases=("BROKER_CONNECTION_TIMEOUT",)),
     Setting("broker_connection_retry_on_startup", BOOLEAN, True,
             "Whether a worker that cannot reach the broker at start tries again.", flag="--no-retry"),
     Setting("key_prefix", TEXT, "fastq:", "What every key and channel on the server starts with."),
     # results
     Setting("result_backend", OPTIONAL_TEXT, None,
-            "Where results are kept; disabled:// keeps none. None: with the embedded or memory broker the same store, otherwise disabled.",
+            "Where results are kept; disabled:// keeps none. None: with the embedded or memory broker the same store, otherwise "
+            "disabled.",
             flag="--result-backend", aliases=("CELERY_RESULT_BACKEND", "RESULT_BACKEND"), env_aliases=("CELERY_RESULT_BACKEND",)),
     Setting("result_serializer", TEXT, "msgpack", "Serializer of return values.", aliases=("CELERY_RESULT_SERIALIZER",)),
     Setting("result_expires", OPTIONAL_SECONDS, 86400.0, "How long results are kept. None or 0: for ever.", "s",
@@ -222,7 +226,8 @@ _ROWS = (
     Setting("task_compression", OPTIONAL_TEXT, None, "Compression of arguments: zlib, gzip, bz2, lzma or zstd.",
             aliases=("CELERY_MESSAGE_COMPRESSION", "CELERY_TASK_COMPRESSION")),
     Setting("task_compression_threshold", COUNT, 1024, "Smaller bodies are not compressed.", "bytes"),
-    Setting("task_ignore_result", BOOLEAN, False, "Whether return values are dropped.", aliases=("CELERY_IGNORE_RESULT", "CELERY_TASK_IGNORE_RESULT")),
+    Setting("task_ignore_result", BOOLEAN, False, "Whether return values are dropped.",
+            aliases=("CELERY_IGNORE_RESULT", "CELERY_TASK_IGNORE_RESULT")),
     Setting("task_store_errors_even_if_ignored", BOOLEAN, False, "Whether failures are stored where return values are dropped.",
             aliases=("CELERY_STORE_ERRORS_EVEN_IF_IGNORED", "CELERY_TASK_STORE_ERRORS_EVEN_IF_IGNORED")),
     Setting("task_track_started", BOOLEAN, False, "Whether the state STARTED is stored when a task begins.",
@@ -232,7 +237,8 @@ _ROWS = (
             aliases=("CELERY_ACKS_LATE", "CELERY_TASK_ACKS_LATE")),
     Setting("task_max_deliveries", DELIVERIES, 3,
             "How often a task may be lost with its process before it becomes a dead letter (reason worker-lost)."),
-    Setting("task_default_queue", TEXT, "default", "Queue of tasks that name none.", aliases=("CELERY_DEFAULT_QUEUE", "CELERY_TASK_DEFAULT_QUEUE")),
+    Setting("task_default_queue", TEXT, "default", "Queue of tasks that name none.",
+            aliases=("CELERY_DEFAULT_QUEUE", "CELERY_TASK_DEFAULT_QUEUE")),
     Setting("task_default_priority", PRIORITY, 0, "Priority of tasks that name none: 0 to 9, higher is more urgent.",
             aliases=("CELERY_DEFAULT_PRIORITY", "CELERY_TASK_DEFAULT_PRIORITY")),
     Setting("task_publish_retry", BOOLEAN, True, "Whether sending is tried again after a lost connection.",
@@ -245,19 +251,23 @@ _ROWS = (
     Setting("dead_letter_max", COUNT, 10_000, "How many dead letters a queue keeps; the oldest go first."),
     Setting("dead_letter_expires", SECONDS, 604800.0, "How long dead letters are kept.", "s"),
     # worker
-    Setting("worker_pool", TEXT, "prefork", "prefork, threads, gevent, eventlet, asyncio or solo.", flag="--pool", aliases=("CELERYD_POOL",)),
+    Setting("worker_pool", TEXT, "prefork", "prefork, threads, gevent, eventlet, asyncio or solo.", flag="--pool",
+            aliases=("CELERYD_POOL",)),
     Setting("worker_concurrency", OPTIONAL_POSITIVE, None,
-            "Slots per process (prefork: processes). None: the number of CPUs (gevent, eventlet, asyncio: 100).", flag="--concurrency",
-            aliases=("CELERYD_CONCURRENCY",)),
-    Setting("worker_processes", OPTIONAL_POSITIVE, None, "Processes of a pool with slots inside. None: 1 (prefork: worker_concurrency).",
+            "Slots per process (prefork: processes). None: the number of CPUs (gevent, eventlet, asyncio: 100).",
+            flag="--concurrency", aliases=("CELERYD_CONCURRENCY",)),
+    Setting("worker_processes", OPTIONAL_POSITIVE, None,
+            "Processes of a pool with slots inside. None: 1 (prefork: worker_concurrency).",
             flag="--processes"),
     Setting("worker_lease", SECONDS, 15.0,
             "A worker node that is silent for up to twice as long is taken for dead, and its tasks run elsewhere.", "s"),
     Setting("worker_prefetch", OPTIONAL_COUNT, None,
-            "How many messages a process may hold beyond its slots. None: adapts to measured run times; 0: none.", flag="--prefetch"),
+            "How many messages a process may hold beyond its slots. None: adapts to measured run times; 0: none.",
+            flag="--prefetch"),
     Setting("worker_max_tasks_per_child", OPTIONAL_POSITIVE, None, "A process is replaced after this many tasks.",
             flag="--max-tasks-per-child", aliases=("CELERYD_MAX_TASKS_PER_CHILD",)),
-    Setting("worker_hijack_root_logger", BOOLEAN, False, "Whether handlers that the application put on the root logger are replaced.",
+    Setting("worker_hijack_root_logger", BOOLEAN, False,
+            "Whether handlers that the application put on the root logger are replaced.",
             aliases=("CELERYD_HIJACK_ROOT_LOGGER",)),
     Setting("worker_log_color", OPTIONAL_BOOLEAN, None, "Coloured log lines. None: if standard error is a terminal.",
             aliases=("CELERYD_LOG_COLOR",)),
@@ -339,8 +349,8 @@ class _Layer:
                 other, spelled = self.values[row.name]
                 if spelled != key and _read(row, other, self.origin, spelled) != _read(row, value, self.origin, key):
                     raise ImproperlyConfigured(
-                        f"{self.origin}: {spelled} = {_censor(row.name, other)!r} and {key} = {_censor(row.name, value)!r} are two names "
-                        "of one setting with different values; remove one of them"
+                        f"{self.origin}: {spelled} = {_censor(row.name, other)!r} and {key} = {_censor(row.name, value)!r} are "
+                        "two names of one setting with different values; remove one of them"
                     )
             self.values[row.name] = (value, key)
 
@@ -362,7 +372,11 @@ class _Layer:
 def _warn_if_close(name: str, origin: str) -> None:
     hint = suggest(name, SETTINGS) or (suggest(name, _ALIASES) if name.isupper() else "")
     if hint:
-        warnings.warn(f"{origin}: {name!r} is no setting of fastq{hint}; it is kept for the application's own use", SettingWarning, stacklevel=5)
+        warnings.warn(
+            f"{origin}: {name!r} is no setting of fastq{hint}; it is kept for the application's own use",
+            SettingWarning,
+            stacklevel=5,
+        )
 
 
 def _read(row: Setting, value: Any, origin: str, spelled: str) -> Any:
@@ -597,7 +611,12 @@ def _import_object(spec: str) -> Any:
 
 def settings_markdown() -> str:
     """Return the settings page of the docs."""
-    lines = ["# Settings", "", "Generated from `fastq/config.py`. A value is looked up in this order; the first place that has it wins:", ""]
+    lines = [
+        "# Settings",
+        "",
+        "Generated from `fastq/config.py`. A value is looked up in this order; the first place that has it wins:",
+        "",
+    ]
     lines += [
         "1. options of the command line,",
         "2. `app.conf` (assignments, `app.conf.update(...)`),",
@@ -606,8 +625,8 @@ def settings_markdown() -> str:
         "5. the object given to `app.config_from_object(...)`,",
         "6. the default.",
         "",
-        "Old Celery names in a config object are understood; the old and the new name of a setting may stand together as long as their values agree. "
-        "Unknown names are kept for the application's own use.",
+        "Old Celery names in a config object are understood; the old and the new name of a setting may stand together as long as "
+        "their values agree. Unknown names are kept for the application's own use.",
     ]
     for group in dict.fromkeys(row.group for row in _ROWS):
         lines += ["", f"## {group}", "", "| setting | type | default | unit | meaning | also |", "|---|---|---|---|---|---|"]
@@ -615,7 +634,9 @@ def settings_markdown() -> str:
             if row.group != group:
                 continue
             also = [f"`{row.flag}`"] if row.flag else []
-            also += [f"`{row.env}`"] + [f"`{name}` (environment)" for name in row.env_aliases] + [f"`{name}`" for name in row.aliases]
+            also += (
+                [f"`{row.env}`"] + [f"`{name}` (environment)" for name in row.env_aliases] + [f"`{name}`" for name in row.aliases]
+            )
             default = str(list(row.default) if isinstance(row.default, tuple) else row.default if row.default != "" else '""')
             cells = (f"`{row.name}`", row.kind.name, f"`{default}`", row.unit, row.help, ", ".join(also))
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

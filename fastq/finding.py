@@ -1,7 +1,7 @@
 """Find the application that a command is about.
 
-In this order: what is given (``-A``), ``FASTQ_APP``, ``app`` of ``[tool.fastq]`` in the nearest ``pyproject.toml``, then the one FastQ instance in
-``tasks.py``, ``app.py``, ``fastq_app.py`` or the package in the working directory.
+In this order: what is given (``-A``), ``FASTQ_APP``, ``app`` of ``[tool.fastq]`` in the nearest ``pyproject.toml``, then the one
+FastQ instance in ``tasks.py``, ``app.py``, ``fastq_app.py`` or the package in the working directory.
 """
 
 from __future__ import annotations
@@ -174,7 +174,9 @@ def _app_in(module: ModuleType, said_by: str) -> FastQ | None:
             return apps[name]
     if len(apps) > 1:
         names = ", ".join(f"{module.__name__}:{name}" for name in apps)
-        raise ImproperlyConfigured(f"There are {len(apps)} FastQ applications in {module.__name__} ({said_by}): choose one of {names}.")
+        raise ImproperlyConfigured(
+            f"There are {len(apps)} FastQ applications in {module.__name__} ({said_by}): choose one of {names}."
+        )
     return next(iter(apps.values()), None)
 
 
@@ -199,7 +201,8 @@ def _look_around(cwd: str) -> FastQ:
         return next(iter(apps.values()))
     if len(apps) > 1:
         raise ImproperlyConfigured(
-            f"Found {len(apps)} FastQ applications in {cwd}: {', '.join(found)}. Choose one with -A, FASTQ_APP, or app in [tool.fastq] of pyproject.toml."
+            f"Found {len(apps)} FastQ applications in {cwd}: {', '.join(found)}. Choose one with -A, FASTQ_APP, or app in "
+            "[tool.fastq] of pyproject.toml."
         )
     seen = f"looked into {', '.join(looked)}" if looked else "there is no tasks.py, app.py, fastq_app.py, and no package with one"
     raise ImproperlyConfigured(

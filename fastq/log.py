@@ -14,7 +14,15 @@ from fastq.running import current
 if TYPE_CHECKING:
     from fastq.config import Settings
 
-__all__ = ["ColorFormatter", "LoggingProxy", "TaskFormatter", "get_logger", "get_task_logger", "setup_worker_logging"]
+__all__ = [
+    "ColorFormatter",
+    "LoggingProxy",
+    "TaskFormatter",
+    "get_logger",
+    "get_task_logger",
+    "setup_worker",
+    "setup_worker_logging",
+]
 
 #: parent of all task loggers
 TASK_LOGGER = "fastq.task"
@@ -105,9 +113,9 @@ def setup_worker_logging(
 ) -> bool:
     """Set up the logging of a worker process; True if a handler was added.
 
-    The root logger gets one handler, on standard error, only if it has none (``worker_hijack_root_logger`` replaces what it has); then
-    also its level. Otherwise the application's logging stays as it is. Afterwards what tasks print goes to the logger ``fastq.redirected``,
-    unless ``worker_redirect_stdouts`` is off.
+    The root logger gets one handler, on standard error, only if it has none (``worker_hijack_root_logger`` replaces what it has);
+    then also its level. Otherwise the application's logging stays as it is. Afterwards what tasks print goes to the logger
+    ``fastq.redirected``, unless ``worker_redirect_stdouts`` is off.
     """
     level = _level(loglevel)
     root = logging.getLogger()
@@ -135,13 +143,24 @@ def setup_worker_logging(
     return added
 
 
+def setup_worker(loglevel: int | str, log_format: str) -> None:
+    """Set up the logging of a supervisor, which has no application: one handler on standard error unless there is one."""
+    root = logging.getLogger()
+    if not root.handlers:
+        target = sys.__stderr__ or sys.stderr
+        own = logging.StreamHandler(target)
+        own.setFormatter(ColorFormatter(log_format, bool(getattr(target, "isatty", bool)())))
+        root.addHandler(own)
+    root.setLevel(_level(loglevel))
+
+
 def redirect_stdouts(level: int = logging.WARNING) -> None:
     """Send what is printed to the log. Harmless to call again."""
     logger = logging.getLogger(REDIRECT_LOGGER)
     if not isinstance(sys.stdout, LoggingProxy):
-        sys.stdout = LoggingProxy(logger, level)  # type: ignore[assignment]
+        sys.stdout = LoggingProxy(logger, level)
     if not isinstance(sys.stderr, LoggingProxy):
-        sys.stderr = LoggingProxy(logger, level)  # type: ignore[assignment]
+        sys.stderr = LoggingProxy(logger, level)
 
 
 def _level(level: int | str) -> int:
@@ -167,8 +186,8 @@ class LoggingProxy:
         self._level = level
         self._writing = threading.local()
 
-    def write(self, data: str) -> int:
-        """Log the text, one record per call that holds more than space."""
+    def write(self, data: str | bytes) -> int:
+        """Log the text, one record per line that holds more than space."""
         text = data.decode(self.encoding, self.errors) if isinstance(data, bytes) else str(data)
         if getattr(self._writing, "now", False):
             # the handler itself writes here: to the real file, or it would never end

@@ -1,8 +1,8 @@
 """Exceptions across the wire: what raised in a worker is raised again where the result is read.
 
-A FAILURE's body is a map: ``type`` (qualified name), ``module``, ``args``, ``text`` (what ``str`` gave), ``state`` (attributes, nil if
-none). Reading one runs no code of the application: the class is taken only from a module that is imported already, only if it
-is an exception class, and its ``__init__`` is not called when it is Python code; everything else becomes a ``RemoteError``.
+A FAILURE's body is a map: ``type`` (qualified name), ``module``, ``args``, ``text`` (what ``str`` gave), ``state`` (attributes,
+nil if none). Reading one runs no code of the application: the class is taken only from a module that is imported already, only
+if it is an exception class, and its ``__init__`` is not called when it is Python code; everything else becomes a ``RemoteError``.
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ def _task_frames(tb: TracebackType | None) -> TracebackType | None:
     return frame if frame is not None else tb
 
 
-def decode_exception(
-    content_type: str, body: bytes, traceback_text: str | None, serializers: Serializers
-) -> Exception:
+def decode_exception(content_type: str, body: bytes, traceback_text: str | None, serializers: Serializers) -> Exception:
     """Return the exception that a FAILURE's body describes, the remote traceback as its ``__cause__`` and as ``remote_traceback``.
 
     Raises ContentDisallowed or DecodeError if the body may not or cannot be read.
@@ -127,9 +125,15 @@ def _resolve(module_name: str, qualname: str) -> object:
 
 
 def _build(cls: type[Exception], args: tuple[Any, ...]) -> Exception:
-    """Make an instance without running Python code of the application: ``__new__`` and ``__init__`` of the nearest built-in base."""
-    new = next(base.__dict__["__new__"] for base in cls.__mro__ if "__new__" in base.__dict__ and not _is_python(base.__dict__["__new__"]))
-    init = next(base.__dict__["__init__"] for base in cls.__mro__ if "__init__" in base.__dict__ and not _is_python(base.__dict__["__init__"]))
+    """Make an instance by ``__new__`` and ``__init__`` of the nearest built-in base: no Python code of the application runs."""
+    new = next(
+        base.__dict__["__new__"] for base in cls.__mro__ if "__new__" in base.__dict__ and not _is_python(base.__dict__["__new__"])
+    )
+    init = next(
+        base.__dict__["__init__"]
+        for base in cls.__mro__
+        if "__init__" in base.__dict__ and not _is_python(base.__dict__["__init__"])
+    )
     exc: Exception = new(cls, *args)
     init(exc, *args)
     if issubclass(cls, FastQError) and cls.__module__ == "fastq.exceptions":
@@ -144,7 +148,11 @@ def _is_python(function: object) -> bool:
 
 def _stand_in(module: str, name: str, text: str, args: tuple[Any, ...]) -> RemoteError:
     short = name.rpartition(".")[2] or "RemoteError"
-    cls = type(short, (RemoteError,), {"__module__": module, "__qualname__": name, "remote_class": (module, name), "__str__": _stand_in_text})
+    cls = type(
+        short,
+        (RemoteError,),
+        {"__module__": module, "__qualname__": name, "remote_class": (module, name), "__str__": _stand_in_text},
+    )
     exc: RemoteError = cls(*args)
     exc.__dict__["_text"] = text
     return exc

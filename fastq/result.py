@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from fastq import _core, states
@@ -71,13 +71,15 @@ class AsyncResult(Generic[R]):
     ignored: bool
     #: for the waiter: when it was sent; -1: not by this process
     epoch: int
+    _meta: _Meta | None
+    _value: tuple[_Meta, Any]
 
     def __init__(self, id: str, app: FastQ | None = None, *, ignored: bool = False) -> None:
         if not isinstance(id, str):
             raise TypeError(f"a task id is text, not {type(id).__name__}")
         self.id = id
         self._app = app
-        self._meta: _Meta | None = None
+        self._meta = None
         self.ignored = ignored
         self.epoch = -1
 
@@ -233,7 +235,7 @@ class AsyncResult(Generic[R]):
     def date_done(self) -> datetime | None:
         """Return when the task ended, in UTC."""
         meta = self._look()
-        return datetime.fromtimestamp(meta[4] / 1000, timezone.utc) if meta is not None and meta[0] in _READY else None
+        return datetime.fromtimestamp(meta[4] / 1000, UTC) if meta is not None and meta[0] in _READY else None
 
     def ready(self) -> bool:
         """Say whether the task has ended."""
@@ -296,7 +298,11 @@ def _value(app: FastQ, meta: _Meta) -> Any:
 
 
 def _wait_in_steps(
-    store: ResultStore, results: Sequence[AsyncResult[Any]], timeout: float | None, interval: float, on_interval: Callable[[], object]
+    store: ResultStore,
+    results: Sequence[AsyncResult[Any]],
+    timeout: float | None,
+    interval: float,
+    on_interval: Callable[[], object],
 ) -> None:
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
@@ -365,7 +371,8 @@ class ResultSet(Sequence[AsyncResult[R]]):
         on_interval: Callable[[], object] | None = None,
         disable_sync_subtasks: bool = True,
     ) -> list[R]:
-        """Wait for all and return their values in order; the first failure in order is raised (``propagate``) or stands in its place.
+        """Wait for all and return their values in order; the first failure in order is raised (``propagate``), or each stands
+        in its place.
 
         TimeoutError after ``timeout`` seconds for all together.
         """
@@ -424,7 +431,9 @@ class ResultSet(Sequence[AsyncResult[R]]):
 
     as_completed = iter_completed
 
-    async def aiter_completed(self, timeout: float | None = None, *, disable_sync_subtasks: bool = True) -> AsyncIterator[AsyncResult[R]]:
+    async def aiter_completed(
+        self, timeout: float | None = None, *, disable_sync_subtasks: bool = True
+    ) -> AsyncIterator[AsyncResult[R]]:
         """``iter_completed`` for an event loop."""
         deadline = None if timeout is None else time.monotonic() + timeout
         pending: dict[int, AsyncResult[R]] = {}

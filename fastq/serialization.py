@@ -11,13 +11,13 @@ import base64
 import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 
 from fastq import _core, compression
 from fastq.exceptions import ContentDisallowed, DecodeError, EncodeError, ImproperlyConfigured
@@ -159,7 +159,7 @@ _READERS: dict[int, Callable[[bytes], object]] = {
     EXT_TIMEDELTA: _timedelta,
     EXT_DECIMAL: lambda d: Decimal(d.decode()),
     EXT_UUID: lambda d: UUID(bytes=d),
-    EXT_TIMESTAMP: lambda d: msgpack.Timestamp.from_bytes(d).to_datetime().astimezone(timezone.utc),
+    EXT_TIMESTAMP: lambda d: msgpack.Timestamp.from_bytes(d).to_datetime().astimezone(UTC),
 }
 
 
@@ -332,7 +332,9 @@ class Serializers:
         self.result_accept = _with_codecs(results)
         #: serializer names
         self.task = self._own("task_serializer", task, self.accept_base, "accept_content")
-        self.result = self._own("result_serializer", result, results, "accept_content" if result_accept is None else "result_accept_content")
+        self.result = self._own(
+            "result_serializer", result, results, "accept_content" if result_accept is None else "result_accept_content"
+        )
 
     @staticmethod
     def _own(setting: str, name: str, accept: Sequence[str], among: str) -> str:
@@ -379,7 +381,11 @@ class Serializers:
             names = ", ".join(sorted(_NAMES[c] for c in accept if c in _NAMES))
             raise ContentDisallowed(
                 f"refusing to deserialize content of type {content_type!r}: {setting} allows {names}"
-                + (" (add 'pickle' only if everyone who can reach the broker is trusted)" if content_type.startswith(PICKLE) else "")
+                + (
+                    " (add 'pickle' only if everyone who can reach the broker is trusted)"
+                    if content_type.startswith(PICKLE)
+                    else ""
+                )
             )
         base, _, codec = content_type.partition(";")
         if codec:
@@ -434,8 +440,8 @@ def unserializable(name: str, place: str, value: object) -> str:
         advice = "integers must fit 64 bits: send it as text, or use serializer='json'"
     elif name == "msgpack" or name == "json":
         advice = (
-            "send plain data instead (numbers, text, bytes, lists, dicts, datetime, Decimal, UUID, sets), such as an id or path that "
-            "the task looks up; or name another serializer that can write it"
+            "send plain data instead (numbers, text, bytes, lists, dicts, datetime, Decimal, UUID, sets), such as an id or path "
+            "that the task looks up; or name another serializer that can write it"
         )
     else:
         advice = "send plain data instead"

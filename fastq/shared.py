@@ -16,7 +16,7 @@ from fastq.task import BoundTaskDecorator, CoroutineTask, Task, TaskDecorator
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from typing import Concatenate, Literal, ParamSpec
+    from typing import Literal, ParamSpec
 
     from fastq.app import FastQ
 

@@ -85,7 +85,7 @@ class ResultStore:
             traceback = traceback if traceback is not None else text
         else:
             content_type, body = serializers.dumps(serializers.result, result)
-        record = _core.encode_result(state, content_type, body, traceback, self._app.producer.now_ms(), None)
+        record = _core.encode_result(state, content_type, body, traceback, self._app.producer.clock_ms(), None)
         self.raw.store((StoredResult(task_id, record, inbox),), final=state in states.READY_STATES)
         return result
 

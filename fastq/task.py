@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from fastq.calling import Plan, Signature
 from fastq.running import current, directly_called
@@ -111,17 +111,16 @@ def _call(context: Context, d: Delivery | None) -> tuple[list[Any], dict[str, An
 def _delivery_info(context: Context, d: Delivery | None) -> dict[str, Any]:
     if d is None:
         return {}
-    level = d.tag.partition(":")[0]
     return {
         "exchange": "",
         "routing_key": d.queue,
-        "priority": int(level) if level.isdigit() else 0,
+        "priority": context._options.get("priority", 0),
         "redelivered": d.deliveries > 0,
     }
 
 
 def _ms_iso(ms: int | None) -> str | None:
-    return datetime.fromtimestamp(ms / 1000, timezone.utc).isoformat() if ms else None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat() if ms else None
 
 
 _CONTEXT: dict[str, _Read] = {
@@ -191,18 +190,10 @@ class Task(Generic[P, R]):
     retry_policy: Mapping[str, Any] | None = None
     #: whether the function takes the task as its first argument
     bind: bool = False
-    #: an abstract base is not registered
-    abstract: ClassVar[bool] = True
-
     _plan: Plan | None = None
     #: generation of the settings that ``_plan`` was made from
     _generation: int = -1
     _signature: Signature | None = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "abstract" not in cls.__dict__:
-            cls.abstract = False
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Do the work. ``@app.task`` puts the function here; a class-based task defines it."""
@@ -266,8 +257,8 @@ class Task(Generic[P, R]):
     ) -> Result[R]:
         """Send the task with options; what is None is as the task, then the settings, say.
 
-        ``countdown`` (s) or ``eta`` (naive: in the application's timezone): not before; it waits in the broker. ``expires`` (s from now,
-        or a datetime): dropped as REVOKED if it has not started by then. Raises as ``delay``.
+        ``countdown`` (s) or ``eta`` (naive: in the application's timezone): not before; it waits in the broker. ``expires`` (s from
+        now, or a datetime): dropped as REVOKED if it has not started by then. Raises as ``delay``.
         """
         plan = self._planned()
         positional, named = plan.arguments(args, kwargs)
@@ -394,7 +385,7 @@ class Task(Generic[P, R]):
 
     # --- results ---
 
-    def AsyncResult(self, task_id: str) -> Result[R]:  # noqa: N802
+    def AsyncResult(self, task_id: str) -> Result[R]:
         """Return the result of a task known by its id."""
         return self.app.AsyncResult(task_id)
 
@@ -443,8 +434,6 @@ def _unpickle(name: str) -> Task[..., Any]:
 
 class CoroutineTask(Task[P, R]):
     """A task made from ``async def``: calling it directly gives the coroutine; its result is what that returns."""
-
-    abstract: ClassVar[bool] = True
 
     if TYPE_CHECKING:
 

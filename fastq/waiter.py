@@ -1,11 +1,11 @@
 """Wait for results without asking for each: the inbox of this process.
 
 A process has one inbox, subscribed at its first wait: subscribe, read what came before, then wait. Whatever arrives is put straight
-into the AsyncResult objects that the application holds (weakly known from the moment their task is sent), so a loop of ``get()`` over
-ten thousand results is a handful of calls.
+into the AsyncResult objects that the application holds (weakly known from the moment their task is sent), so a loop of ``get()``
+over ten thousand results is a handful of calls.
 
-As in the producer, nobody owns the socket: the caller that finds nobody reading reads it himself, hands out what comes, and passes the
-*lead* on when his own result is there. A reader thread leads only while event loops wait and no other caller does.
+As in the producer, nobody owns the socket: the caller that finds nobody reading reads it himself, hands out what comes, and passes
+the *lead* on when his own result is there. A reader thread leads only while event loops wait and no other caller does.
 
 Stories thought through:
 - A result is stored before the subscription: it is read once, together with others sent before it (``unread``).
@@ -24,6 +24,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from fastq.exceptions import OperationalError
@@ -55,7 +56,7 @@ class Awaited(Protocol):
     """What the waiter needs of an AsyncResult."""
 
     id: str
-    #: the inbox epoch in which its task was sent; -1: not sent by this process
+    #: the inbox epoch in which its task was sent; -1: not sent by this process (nor one that forked it)
     epoch: int
 
     def arrived(self) -> bool:
@@ -90,23 +91,23 @@ class _Ticket:
             if self.gate.locked():
                 self.gate.release()
         elif self.loop is not None and self.wake is not None:
-            try:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self.loop.call_soon_threadsafe(self.wake.set)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                pass
 
 
 class _State:
     """Everything that must not cross a fork."""
 
-    __slots__ = ("epoch", "gate", "inbox", "leading", "lock", "sent", "sweep_at", "thread", "tickets", "unread", "waiting")
+    __slots__ = ("base", "epoch", "gate", "inbox", "leading", "lock", "sent", "sweep_at", "thread", "tickets", "unread", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, base: int) -> None:
         self.lock = threading.Lock()
         self.leading = False
         self.inbox: Inbox | None = None
-        #: rises with every subscription; 0: never subscribed
-        self.epoch = 0
+        #: epochs below are those of the process that forked this one: their results go to its inbox
+        self.base = base
+        #: rises with every subscription
+        self.epoch = base
         #: results of tasks sent from here whose record has not come
         self.sent: dict[str, weakref.ref[Awaited]] = {}
         self.sweep_at = SWEEP_AT
@@ -130,12 +131,13 @@ class Waiter:
         self._read = read
         self._open_inbox = open_inbox
         self._state_: _State | None = None
+        self._base = 0
         _waiters.add(self)
 
     def _state(self) -> _State:
         state = self._state_
         if state is None:
-            state = self.__dict__.setdefault("_first", _State())
+            state = self.__dict__.setdefault("_first", _State(self._base))
             self._state_ = state
         return state
 
@@ -169,9 +171,9 @@ class Waiter:
         if not missing:
             return []
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        if any(result.epoch < 0 for group in missing.values() for result in group):
-            return self._poll(missing, deadline, first)
         state = self._state()
+        if any(result.epoch < state.base for group in missing.values() for result in group):
+            return self._poll(missing, deadline, first)
         ticket = _Ticket(missing)
         ticket.gate = threading.Lock()
         ticket.gate.acquire()
@@ -448,9 +450,9 @@ class Waiter:
             return []
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
-        if any(result.epoch < 0 for group in missing.values() for result in group):
-            return await self._apoll(missing, deadline, first)
         state = self._state()
+        if any(result.epoch < state.base for group in missing.values() for result in group):
+            return await self._apoll(missing, deadline, first)
         ticket = _Ticket(missing)
         ticket.loop = loop
         ticket.wake = asyncio.Event()
@@ -512,7 +514,9 @@ class Waiter:
             gate = state.gate = threading.Lock()
             gate.acquire()
         if state.thread is None or not state.thread.is_alive():
-            state.thread = threading.Thread(target=_read_for_loops, args=(weakref.ref(self), state, gate), name="fastq-inbox", daemon=True)
+            state.thread = threading.Thread(
+                target=_read_for_loops, args=(weakref.ref(self), state, gate), name="fastq-inbox", daemon=True
+            )
             state.thread.start()
         return gate
 
@@ -532,6 +536,7 @@ class Waiter:
         self._state_ = None
         if state is not None:
             _inherited.append(state)
+            self._base = state.epoch + 1
 
 
 def _missing(results: Iterable[Awaited]) -> dict[str, list[Awaited]]:
@@ -568,4 +573,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-

@@ -116,7 +116,7 @@ def main() -> None:
     title = f"{options.pages:,} pages of {LATENCY_S * 1000:.0f} ms, {options.slots} slots in one process"
     table = Table(title=title, title_justify="left")
     table.add_column("pool")
-    for heading in ("seconds", "pages/s", "slots busy at once", "requests at the server at once"):
+    for heading in ("seconds", "pages/s", "slots busy at once", "at the server at once"):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(*row)
@@ -124,7 +124,7 @@ def main() -> None:
     ideal_s = -(-options.pages // options.slots) * LATENCY_S
     one_s = options.pages * LATENCY_S
     console.print(
-        f"One after the other, the waiting alone takes {one_s:.0f} s; {options.slots} at once, {ideal_s:.2f} s is the ideal.\n"
+        f"One after the other, the waiting alone takes {one_s:.0f} s; {options.slots} at once, {ideal_s:.2f} s is the ideal. "
         "What lies above that is the CPU time of client and server on this machine."
     )
 

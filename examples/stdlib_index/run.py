@@ -34,6 +34,8 @@ CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.
 POOLS = {"prefork": CPUS, "threads": 8, "gevent": 50, "eventlet": 50, "asyncio": 50, "solo": 1}
 #: files of the comparison
 SAMPLE = 300
+#: rows of each list in the report
+TOP = 6
 #: a task or a start that takes longer than that means that something is broken
 PATIENCE_S = 60.0
 
@@ -164,20 +166,24 @@ def show_index(console: Console, reports: Sequence[Report], seconds: float) -> N
     )
     console.print(total)
 
-    top = Table(title="Ten of each", title_justify="left")
-    for heading in ("most definitions", "longest function", "most imported"):
-        top.add_column(heading)
-        top.add_column("", justify="right")
-    definitions = sorted(((r["functions"] + r["classes"], short(r["path"])) for r in reports), reverse=True)
-    longest = sorted(((r["longest"][1], r["longest"][0], short(r["path"])) for r in reports if r["longest"]), reverse=True)
-    imported = collections.Counter(name for report in reports for name in report["imports"]).most_common(10)
-    for (count, path), (length, name, where), (module, uses) in zip(definitions, longest, imported, strict=False):
-        top.add_row(path, str(count), f"{name} ({where})", f"{length} lines", module, f"{uses} files")
-    console.print(top)
+    definitions = collections.Counter({short(r["path"]): r["functions"] + r["classes"] for r in reports})
+    longest = collections.Counter({f"{r['longest'][0]} ({short(r['path'])})": r["longest"][1] for r in reports if r["longest"]})
+    imported = collections.Counter(name for report in reports for name in report["imports"])
+    for title, unit, counts in (
+        ("Most definitions", "functions and classes", definitions),
+        ("Longest functions", "lines", longest),
+        ("Most imported modules", "files", imported),
+    ):
+        top = Table(title=title, title_justify="left", show_header=False)
+        top.add_column(min_width=44)
+        top.add_column(justify="right")
+        for name, count in counts.most_common(TOP):
+            top.add_row(name, f"{count} {unit}")
+        console.print(top)
 
 
 def show_pools(console: Console, rows: Sequence[tuple[str, str, str, str, str]], files: int) -> None:
-    title = f"The same fan-out over {files} files on each pool: one process of many slots, prefork many processes of one"
+    title = f"The same over {files} files on each pool"
     table = Table(title=title, title_justify="left")
     for heading in ("pool", "slots", "files/s", "seconds", "peak memory"):
         table.add_column(heading, justify="left" if heading == "pool" else "right")
@@ -185,8 +191,9 @@ def show_pools(console: Console, rows: Sequence[tuple[str, str, str, str, str]],
         table.add_row(*row)
     console.print(table)
     console.print(
-        "Parsing is work for the CPU: one process does it at one core's speed whatever its slots; --processes adds cores.\n"
-        "Peak memory: greatest sum of PSS over the worker's whole process tree. Worker start is not counted in seconds."
+        "prefork: so many processes of one slot; the others: one process with so many slots. Parsing is work for the CPU, so one "
+        "process does it at the speed of one core; --processes adds cores. Peak memory: greatest sum of PSS over the worker's "
+        "process tree. The start of the worker is not counted in the seconds."
     )
 
 

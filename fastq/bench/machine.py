@@ -8,7 +8,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["cpus", "cpu_model", "machine", "slug", "versions"]
+__all__ = ["cpu_model", "cpus", "machine", "slug", "versions"]
 
 #: distributions that are in the path of a measured task
 _DISTRIBUTIONS = ("fastq", "redis", "hiredis", "gevent", "eventlet", "msgpack")

@@ -65,7 +65,7 @@ class Node:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
 
     def wait_for(self, reached: Callable[[], object], what: str, within_s: float, every_s: float = 0.001) -> float:
-        """Wait until ``reached()`` is true and return the time (perf_counter); BenchError if the worker dies or it takes too long."""
+        """Wait until ``reached()`` is true; return the time (perf_counter). BenchError if the worker dies or it takes too long."""
         deadline = time.perf_counter() + within_s
         looks = 0
         while not reached():

@@ -72,7 +72,7 @@ class BorrowedPlace:
         self.broker_url: str = app.broker_url
         backend: str = app.backend_url
         self.backend_url = None if backend.startswith("disabled") else backend
-        self.conf = {"key_prefix": app.conf.key_prefix, "result_expires": 600}
+        self.conf: Mapping[str, Any] = {"key_prefix": app.conf.key_prefix, "result_expires": 600}
         self._options = app.transport_options()
         self._inspector = open_inspector(self.broker_url, self._options)
         self._ids: list[str] = []

@@ -14,15 +14,15 @@ from fastq.bench.cells import Cell
 from fastq.bench.runs import Change, Run, compare, foreign
 from fastq.bench.shapes import WORKS
 
-__all__ = ["bars", "changed", "failed", "number", "show", "table"]
+__all__ = ["bars", "changed", "failed", "notes", "number", "show", "table"]
 
 Changes = Mapping[tuple[str, int, str], Change]
 
 #: what the columns mean, printed below the table
 LEGEND = (
     "tasks/s: from the first completed tasks to all settled, worker start excluded. p50, p99: from the moment a task was due to be "
-    "sent to its last step, single tasks at a steady half of tasks/s, at most 200/s. CPU: seconds of the worker's processes per 1,000 "
-    "tasks. PSS: memory of the worker's processes, shared pages counted once."
+    "sent to its last step, single tasks at a steady half of tasks/s, at most 200/s. CPU: seconds of the worker's processes per "
+    "1,000 tasks. PSS: memory of the worker's processes, shared pages counted once."
 )
 
 
@@ -56,27 +56,32 @@ def table(run: Run, changes: Changes | None = None) -> Table:
     if changes is not None:
         for title in ("tasks/s to then", "p50 to then", "CPU to then"):
             grid.add_column(title, justify="right")
-    notes: list[str] = []
     for work in WORKS:
         cells = [cell for cell in run.cells if cell.work == work.key]
         for at, cell in enumerate(cells):
             row: list[str | Text] = [work.title if at == 0 else "", cell.label]
             if cell.error:
                 grid.add_row(*row, Text("-", style="dim"))
-                notes.append(f"{work.title} on {cell.label}: {cell.error}")
                 continue
             row += [number(v) for v in (cell.per_s, cell.p50_ms, cell.p99_ms, cell.cpu_s, cell.pss_mib)]
             if changes is not None:
                 row += [changed(changes.get(cell.key), name) for name in ("per_s", "p50_ms", "cpu_s")]
-            if cell.lost or cell.repeated:
-                notes.append(f"{work.title} on {cell.label}: {cell.lost} tasks lost, {cell.repeated} run more than once")
             grid.add_row(*row)
         if cells:
             grid.add_section()
-    if notes:
-        grid.caption = "\n".join(notes)
-        grid.caption_justify = "left"
     return grid
+
+
+def notes(run: Run) -> list[str]:
+    """Return a line for every cell that is not what it should be; of a worker's log only the last line."""
+    found = []
+    for cell in run.cells:
+        if cell.error:
+            lines = cell.error.splitlines()
+            found.append(f"{cell.work} on {cell.label}: {lines[0]}" + (f" {lines[-1].strip()}" if len(lines) > 1 else ""))
+        elif cell.lost or cell.repeated:
+            found.append(f"{cell.work} on {cell.label}: {cell.lost} tasks lost, {cell.repeated} run more than once")
+    return found
 
 
 def bars(run: Run, width: int = 40) -> Table:
@@ -97,7 +102,9 @@ def bars(run: Run, width: int = 40) -> Table:
 def show(console: Console, run: Run, before: Run | None = None, *, words: bool = False) -> None:
     """Print a run: table, bars, what changed, and with ``words`` which pool suits which work."""
     console.print(table(run, compare(run, before) if before is not None else None))
-    console.print(LEGEND, style="dim")
+    for line in notes(run):
+        console.print(line, style="yellow", highlight=False)
+    console.print(LEGEND, style="dim", highlight=False)
     if before is not None:
         _show_before(console, run, before)
     console.print()

@@ -40,7 +40,7 @@ def ratio(now: float | None, before: float | None) -> float | None:
 def round_up(n: float, least: int = 1, most: int = 1_000_000) -> int:
     """Return a round number of at least ``n``: 1, 1.5, 2, 3, 4, 5 or 7 times a power of ten, within the bounds."""
     n = min(max(n, least), most)
-    decade = 10 ** math.floor(math.log10(n))
+    decade = 10.0 ** math.floor(math.log10(n))
     for step in _STEPS:
         # a hair's width for floats: 3 * 0.1 is not 0.3
         if step * decade >= n * (1 - 1e-9):

@@ -73,7 +73,8 @@ def latencies(place: Place, node: Node, board: Board, task: str, ms: float | Non
     """Send the board's timed tasks one by one at a steady rate; return for each the seconds from when it was due to be sent
     to its last step.
 
-    Due, not sent: a producer or worker that stands still for a moment delays every task of that moment, not one (coordinated omission).
+    Due, not sent: a producer or worker that stands still for a moment delays every task of that moment, not one (known as
+    coordinated omission).
     """
     due: list[int] = []
     with producer(place) as bench:

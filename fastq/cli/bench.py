@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,8 +33,13 @@ __all__ = ["command"]
     "--seconds", type=click.FloatRange(min=0.2), default=1.5, show_default=True, metavar="S", help="How long a cell is measured."
 )
 @click.option("--json", "target", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Save the numbers.")
-@click.option("--compare", "before", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-              help="Show the ratios to an earlier run that was saved.")  # fmt: skip
+@click.option(
+    "--compare",
+    "before",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Show the ratios to an earlier run that was saved.",
+)
 @app_options
 def command(
     settings: Settings,
@@ -48,8 +52,8 @@ def command(
 ) -> None:
     """Measure every pool on the application's broker, and say which one suits which work.
 
-    Starts workers of its own on this machine, for a queue of its own; nothing is left in the broker afterwards. Without an
-    application and -b the embedded broker is measured.
+    Starts workers of its own on this machine, for a queue of its own; nothing is left in the broker afterwards. Needs no
+    application where -b names a broker.
     """
     known = {w.key: w for w in WORKS}
     for given, table, what in ((pools, set(POOLS), "pool"), (work, set(known), "work")):
@@ -59,7 +63,7 @@ def command(
     app = _app(settings)
     if app.broker_url.startswith("memory:"):
         raise ImproperlyConfigured("the memory broker lives inside one process, so workers cannot be measured on it; give -b URL")
-    console = Console(no_color=True if os.environ.get("NO_COLOR") else None)
+    console = Console()
     place = BorrowedPlace(app)
     cells: list[Cell] = []
     try:
@@ -84,13 +88,16 @@ def command(
 
 
 def _app(settings: Settings) -> FastQ:
-    """Return the user's application; one that has only the given URLs, or none, where no application was named or found."""
-    if settings.app is not None:
-        return load_app(settings)
-    try:
-        return load_app(settings)
-    except ImproperlyConfigured:
+    """Return the user's application, found as by every command; with -b and without -A one that has only the given URLs."""
+    if settings.app is None and settings.broker is not None:
         # lazy: only where there is no application
         from fastq import FastQ
 
         return FastQ("fastq-bench", broker=settings.broker, backend=settings.result_backend)
+    try:
+        return load_app(settings)
+    except ImproperlyConfigured as exc:
+        hint = (
+            "" if settings.app else " To measure a broker without an application: fastq bench -b redis://... or sqlite:///bench.db"
+        )
+        raise ImproperlyConfigured(f"{exc}{hint}") from exc

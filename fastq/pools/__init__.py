@@ -1,7 +1,6 @@
 """The registry of pools: names, aliases, and which of them need a monkey patched process.
 
-Importing this module loads no pool, no gevent, no eventlet and no asyncio: a gevent or eventlet process calls ``patch`` before
-anything else is imported.
+Importing this module loads no pool, no gevent, no eventlet and no asyncio: the supervisor asks it too, and is never patched.
 """
 
 from __future__ import annotations
@@ -79,7 +78,8 @@ def check_installed(name: str) -> None:
 def patch(name: str) -> None:
     """Monkey patch this process for the pool: all of the standard library that the runtime can make cooperative.
 
-    Called first thing by the entry of a gevent or eventlet process; does nothing for the other pools.
+    For scripts that make a pool themselves, before they import anything else; does nothing for the other pools. The entry of a
+    worker process does the same even before it imports fastq, because locks made earlier stay unpatched.
     """
     canonical = canonical_name(name)
     if canonical not in _EXTRAS:

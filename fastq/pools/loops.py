@@ -79,7 +79,8 @@ class LoopThread:
 
     In a monkey patched process ``start_thread`` and ``lock`` are the native ones. The loop there runs on the patched selectors
     and sockets: the thread gets a hub of its own, on which asyncio is one greenlet and what asyncio takes for threads
-    (``to_thread``, name resolution) are others.
+    (``to_thread``, name resolution) are others. What does not work there on gevent is ``asyncio.create_subprocess_*``: gevent
+    watches children on the main thread's hub only, and says so in a TypeError.
     """
 
     def __init__(self, start_thread: Callable[[Callable[[], None]], object], lock: NativeLock) -> None:

@@ -73,13 +73,14 @@ class NativeCalls:
             del self._waiting[ident]
         return call.result()
 
-    def cancel(self, ident: int, cancelled_as: type[BaseException]) -> bool:
-        """Cancel the coroutine that this OS thread waits for, which sees ``cancelled_as``; False if it waits for none."""
-        call, thread = self._waiting.get(ident), self._thread
-        if call is None or thread is None:
-            return False
-        thread.cancel(call, cancelled_as)
-        return True
+    def waiting(self, ident: int) -> Call | None:
+        """Return the call that this OS thread waits for, if it waits for one."""
+        return self._waiting.get(ident)
+
+    def cancel(self, call: Call, cancelled_as: type[BaseException]) -> None:
+        """Cancel the coroutine; the thread that waits for it sees ``cancelled_as``."""
+        if self._thread is not None:
+            self._thread.cancel(call, cancelled_as)
 
     def close(self) -> None:
         with self._lock:

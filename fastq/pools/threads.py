@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -20,14 +21,27 @@ __all__ = ["ThreadsPool"]
 
 logger = logging.getLogger("fastq.pool")
 
+#: seconds between looks at a strike that has been announced and not yet thrown: a few instructions of the consumer
+STRIKE_S = 0.0002
+
+
+class _Strike:
+    """An exception that the consumer throws into a slot; a batch is struck once at most."""
+
+    __slots__ = ("coming",)
+
+    def __init__(self) -> None:
+        self.coming = True
+
 
 class _Slot(threading.Thread):
     def __init__(self, number: int, work: Callable[[_Slot], None]) -> None:
         super().__init__(name=f"fastq-slot-{number}", daemon=True)
         self.number = number
-        #: what runs now; taken away under the pool's lock, so that cancel() never strikes a slot that has ended its batch
+        #: what runs now
         self.batch: Sequence[Delivery] | None = None
-        self.struck = False
+        #: an exception for this batch, on its way or thrown
+        self.strike: _Strike | None = None
         self._work = work
 
     def run(self) -> None:
@@ -74,16 +88,10 @@ class ThreadsPool(SlotCount):
         being written; then that delivery stays leased and runs again when this process has gone.
         """
         error = TaskKilled if hard else TaskCancelled
-        with self._lock:
-            for slot in self._slots.values():
-                batch = slot.batch
-                if batch is not None and len(batch) == 1 and batch[0].id == task_id:
-                    if slot.struck or slot.ident is None:
-                        return False
-                    if not self._calls.cancel(slot.ident, error):
-                        slot.struck = True
-                        _raise_in(slot.ident, error)
-                    return True
+        for slot in list(self._slots.values()):
+            batch = slot.batch
+            if batch is not None and len(batch) == 1 and batch[0].id == task_id:
+                return self._strike(slot, batch, error)
         return False
 
     def resize(self, slots: int) -> None:
@@ -121,6 +129,24 @@ class ThreadsPool(SlotCount):
             elif self._leave(slot):
                 return
 
+    def _strike(self, slot: _Slot, batch: Sequence[Delivery], error: type[BaseException]) -> bool:
+        # Two actors: the consumer announces the strike, then looks if the batch still runs. The slot (_run_batch) takes its batch
+        # away, then looks for an announced strike. So one of them sees the other: either no strike comes, or the slot awaits it.
+        if slot.strike is not None or slot.ident is None:
+            return False
+        call = self._calls.waiting(slot.ident)
+        if call is not None and slot.batch is batch:  # looked at in this order: so it is this batch's call
+            self._calls.cancel(call, error)
+            return True
+        slot.strike = strike = _Strike()
+        running = slot.batch is batch
+        if running:
+            _raise_in(slot.ident, error)
+        else:
+            slot.strike = None
+        strike.coming = False
+        return running
+
     def _run_batch(self, slot: _Slot, batch: Sequence[Delivery]) -> None:
         try:
             try:
@@ -128,25 +154,15 @@ class ThreadsPool(SlotCount):
                 self._runner.run(slot.number, batch)
             except BaseException:  # the slot must survive
                 logger.exception("the runner raised; deliveries without an outcome stay leased: %s", [d.id for d in batch])
-            self._end(slot)
-        except (TaskCancelled, TaskKilled):
-            # thrown while the task ran, delivered here: it had ended. A batch is struck once, so nothing can come any more
-            self._end(slot)
-
-    def _end(self, slot: _Slot) -> None:
-        # Called again when the first call was interrupted. Between the lock and the end of the count is no call, so no place
-        # where the interpreter delivers an exception: the count changes once or not at all.
-        with self._lock:
-            if slot.batch is not None:
-                slot.batch = None
-                self._busy -= 1
-                left = self.slots - self._busy
-                self.free = left if left > 0 else 0
-            if slot.struck and slot.ident is not None:
+            slot.batch = None
+            if (strike := slot.strike) is not None and slot.ident is not None:
+                while strike.coming:
+                    time.sleep(STRIKE_S)
                 _raise_in(slot.ident, None)
-                slot.struck = False
-            if self._awaited and not self._busy:
-                self._all_free.set()
+        except (TaskCancelled, TaskKilled):
+            slot.batch = None  # the strike came after the task had ended: there is only one, so from here on nothing interrupts
+        slot.strike = None
+        self._give_back()
 
     def _leave(self, slot: _Slot) -> bool:
         with self._lock:

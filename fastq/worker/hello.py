@@ -13,7 +13,9 @@ from fastq.worker.options import WorkerOptions
 if TYPE_CHECKING:
     from fastq.app import FastQ
 
-__all__ = ["Hello", "configure", "introduce"]
+__all__ = ["Hello", "configure", "introduce", "set_up_logging"]
+
+_LOGGING = ("worker_hijack_root_logger", "worker_log_color", "worker_log_format", "worker_task_log_format")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +47,14 @@ class Hello:
     #: names whose results are not stored, failures included
     unstored: tuple[str, ...] = ()
     result_serializer: str = "msgpack"
-    accept_content: tuple[str, ...] = ("msgpack", "json")
     #: keep trying at start; how often (0: for ever)
     retry: bool = True
     max_retries: int = 100
-    log_format: str = ""
+    #: the application's settings of logging, but what concerns tasks only
+    logging: dict[str, Any] = field(default_factory=dict)
     #: where the embedded broker's file is, "" if another broker was named
     embedded: str = ""
     events: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def to_message(self) -> dict[str, Any]:
         return asdict(self)
@@ -70,12 +71,10 @@ def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
     """Let the command line's URLs and modules win over the application's, finish the application, and return the options
     with every None replaced by the application's setting."""
     conf = app.conf
-    if options.broker is not None:
-        conf.broker_url = options.broker
-    if options.result_backend is not None:
-        conf.result_backend = options.result_backend
+    given = {"broker_url": options.broker, "result_backend": options.result_backend}
+    conf.override({name: value for name, value in given.items() if value is not None})
     if options.include:
-        conf.include = [*(conf.include or ()), *options.include]
+        conf.override({"include": (*conf.include, *options.include)})
     app.finalize()
     pool = canonical_pool(options.pool or conf.worker_pool)
     return replace(
@@ -99,9 +98,10 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
     assert options.pool is not None and options.concurrency is not None
     processes, slots = shape(options.pool, options.concurrency, options.processes)
     broker_url, backend_url = app.broker_url, app.backend_url
-    tasks = app.tasks
+    registry = app.registry()
+    entries = [entry for name in registry.names() if (entry := registry.get(name)) is not None]
     return Hello(
-        app=f"{app.main or '__main__'}:{id(app):#x}",
+        app=f"{app.name}:{id(app):#x}",
         broker_url=broker_url,
         backend_url=backend_url,
         broker_display=display_url(broker_url),
@@ -111,21 +111,18 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         processes=processes,
         slots=slots,
         queues=options.queues,
-        tasks=tuple(sorted(name for name in tasks if not name.startswith("fastq."))),
+        tasks=tuple(sorted(task.name for task in app.tasks.regular())),
         lease_ms=round(conf.worker_lease * 1000),
         max_deliveries=conf.task_max_deliveries or 0,
         transport=asdict(app.transport_options()),
-        run_once=tuple(name for name, task in tasks.items() if _runs_once(task, conf.task_acks_late)),
-        unstored=tuple(
-            name
-            for name, task in tasks.items()
-            if getattr(task, "ignore_result", False) and not conf.task_store_errors_even_if_ignored
+        run_once=tuple(
+            entry.name for entry in entries if not entry.acks_late or getattr(entry.task, "reject_on_worker_lost", None) is False
         ),
+        unstored=tuple(entry.name for entry in entries if entry.ignore_result and not conf.task_store_errors_even_if_ignored),
         result_serializer=conf.result_serializer,
-        accept_content=tuple(conf.accept_content),
         retry=options.retry,
-        log_format=conf.worker_log_format,
-        embedded=_embedded_file(app),
+        logging={name: conf[name] for name in _LOGGING},
+        embedded=broker_url.partition("://")[2].partition("?")[0] if app.broker_is_embedded else "",
     )
 
 
@@ -154,17 +151,13 @@ def canonical_pool(name: str) -> str:
     return canonical_name(name)
 
 
-def _runs_once(task: Any, acks_late: bool) -> bool:
-    late = getattr(task, "acks_late", None)
-    return not (acks_late if late is None else late) or getattr(task, "reject_on_worker_lost", None) is False
+def set_up_logging(loglevel: str, hello: Hello) -> None:
+    """Log as the application wants it, in a process that has not imported it."""
+    # lazy: not before the application has been heard
+    from fastq.config import Settings
+    from fastq.log import setup_worker_logging
 
-
-def _embedded_file(app: FastQ) -> str:
-    """Return where the embedded broker's file is, "" if the application names a broker."""
-    url: str = app.broker_url
-    if app.conf.broker_url or not url.startswith("sqlite:"):
-        return ""
-    return url.partition("://")[2].partition("?")[0]
+    setup_worker_logging(loglevel, Settings(hello.logging), redirect=False)
 
 
 def unshared(hello: Hello) -> None:

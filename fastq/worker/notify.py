@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import select
+import socket
 from collections.abc import Sequence
 
 __all__ = ["Notifier", "wait_readable"]
@@ -18,20 +18,21 @@ class Notifier:
     """
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._read, False)
-        os.set_blocking(self._write, False)
+        # not a pipe: eventlet's os.write waits in the hub, which a signal handler must not; a non-blocking socket never does
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
         self.armed = False
 
     def fileno(self) -> int:
-        return self._read
+        return self._read.fileno()
 
     def notify(self) -> None:
-        """Wake the consumer if it sleeps. Any slot may call this."""
+        """Wake the consumer if it sleeps. Any slot, and a signal handler, may call this."""
         if self.armed:
             self.armed = False
             try:
-                os.write(self._write, b"\0")
+                self._write.send(b"\0")
             except BlockingIOError:
                 return  # full: it is awake long since
             except OSError:
@@ -41,14 +42,14 @@ class Notifier:
         """Take in what was written; called by the consumer when it is awake."""
         self.armed = False
         try:
-            while len(os.read(self._read, 512)) == 512:
+            while len(self._read.recv(512)) == 512:
                 pass
         except BlockingIOError:
             return
 
     def close(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
+        self._read.close()
+        self._write.close()
 
 
 def wait_readable(fds: Sequence[int], timeout_s: float | None) -> list[int]:

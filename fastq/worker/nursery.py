@@ -162,6 +162,7 @@ def live(app: FastQ, options: WorkerOptions, request: dict[str, Any], link: Link
     """Run a worker process as ``request`` (of the supervisor) describes it; return its exit code."""
     set_process_name(display_name(request["pool"], request["index"]))
     try:
+        move_in(app, options, request["node"])
         return run(
             app,
             pool=request["pool"],
@@ -178,11 +179,21 @@ def live(app: FastQ, options: WorkerOptions, request: dict[str, Any], link: Link
         return 1
 
 
+def move_in(app: FastQ, options: WorkerOptions, node: str) -> None:
+    """Make the application at home in a process that is going to run its tasks."""
+    # lazy: the supervisor imports this module too
+    from fastq.log import setup_worker_logging
+
+    app.hostname = node
+    setup_worker_logging(options.loglevel, app.conf)
+
+
 def leave(code: int) -> None:
     """End this process without the interpreter's farewell: threads of tasks, or of the application, must not hold it up."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         try:
-            stream.flush()
+            if stream is not None:
+                stream.flush()
         except (OSError, ValueError, AttributeError):
             continue  # closed or redirected by a task: nothing left to say
     os._exit(code)

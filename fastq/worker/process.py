@@ -14,7 +14,7 @@ from fastq import states
 from fastq._core import BatchWindow, Delivery, Runner, encode_result, packb
 from fastq.pools import make_pool
 from fastq.records import StoredResult
-from fastq.task import current
+from fastq.running import current
 from fastq.transports.base import Backend
 from fastq.worker.board import open_region
 from fastq.worker.consumer import Consumer
@@ -24,7 +24,6 @@ from fastq.worker.gate import Gate
 from fastq.worker.link import Link
 from fastq.worker.notify import Notifier
 from fastq.worker.options import WorkerOptions
-from fastq.worker.procname import display_name, set_process_name
 from fastq.worker.settler import Settler
 from fastq.worker.slots import Slots
 
@@ -55,7 +54,6 @@ def run_process(
 
     0: stopped as it was asked to. 1: stopped cold, or its supervisor vanished.
     """
-    set_process_name(display_name(pool, index))
     conf = app.conf
     broker = app.open_broker()
     backend = app.open_backend()
@@ -65,7 +63,6 @@ def run_process(
     settler = Settler(broker, backend)
     the_pool = make_pool(pool, slots)
     serializers = app.serializers
-    accept = serializers.accept
     clock = _Clock()
     failures = Failures(
         serializers,
@@ -77,15 +74,15 @@ def run_process(
     tracks = any(entry is not None and entry.track_started for entry in map(registry.get, registry.names()))
     runner = Runner(
         emit=settler.emit,
-        loads=serializers.loads_call,
-        dumps=serializers.dumps_result,
+        loads=serializers.loads,
+        dumps=lambda entry, value: serializers.dumps(serializers.result, value),
         on_error=failures.on_error,
         on_start=_Started(backend, node, clock).note if tracks and backend is not None else None,
         on_success=_log_success if logger.isEnabledFor(logging.INFO) else None,
         current=current,
         board=board,
         window=window,
-        native=conf.result_serializer == "msgpack",
+        native=serializers.result == "msgpack",
         stores=backend is not None,
         result_max_bytes=conf.result_max_bytes or 0,
         call_async=the_pool.call_async,
@@ -96,7 +93,7 @@ def run_process(
         settler=settler,
         pool=the_pool,
         feeder=Feeder(the_pool, window, options.prefetch if options.prefetch is not None else conf.worker_prefetch),
-        gate=Gate(accept, failures),
+        gate=Gate(serializers.accept, failures),
         runner=runner,
         board=board,
         link=link,
@@ -107,7 +104,8 @@ def run_process(
         max_deliveries=conf.task_max_deliveries,
         max_tasks=options.max_tasks_per_child or conf.worker_max_tasks_per_child,
     )
-    _install_signals(consumer)
+    if pool != "solo":  # there the process is its own supervisor, and has taken the signals
+        _install_signals(consumer)
     the_pool.start(Slots(runner), notifier.notify)
     link.send({"ready": os.getpid()})
     try:
@@ -151,7 +149,7 @@ def _log_success(d: Delivery, value: object, runtime_ns: int) -> None:
     text = repr(value)
     if len(text) > REPR_MAX:
         text = text[:REPR_MAX] + "..."
-    logger.info("Task %s[%s] succeeded in %ss: %s", d.name, d.id, f"{runtime_ns / 1e9:.6g}", text)
+    logger.info("Task %s[%s] succeeded in %ss: %s", d.name, d.id, f"{runtime_ns / 1e9:.6f}", text)
 
 
 def _install_signals(consumer: Consumer) -> None:

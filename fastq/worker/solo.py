@@ -18,12 +18,12 @@ from typing import Any
 from fastq.exceptions import FastQError, ImproperlyConfigured
 from fastq.worker.banner import banner
 from fastq.worker.board import Board
-from fastq.worker.hello import Hello, unshared
+from fastq.worker.hello import Hello, set_up_logging, unshared
 from fastq.worker.identity import Identity
 from fastq.worker.keeper import Keeper, open_store
 from fastq.worker.link import Link
 from fastq.worker.loop import Loop
-from fastq.worker.nursery import ignore_stop_signals, import_run_process, settle_in
+from fastq.worker.nursery import ignore_stop_signals, import_run_process, move_in, settle_in
 from fastq.worker.options import WorkerOptions
 from fastq.worker.procname import expand_node, set_process_name
 from fastq.worker.reaper import Snapshot
@@ -59,6 +59,7 @@ def run(options: WorkerOptions) -> int:
         raise
     print(banner(hello, node), flush=True)
     link.send({"hello": message})
+    move_in(app, options, node)
     stopping.take_signals()
     code = 1
     try:
@@ -108,8 +109,9 @@ class _Stopping:
             return
         say("worker: Cold shutdown (MainProcess)")
         self._write(b'{"stopping":"cold"}\n')
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        for stream in (sys.__stdout__, sys.__stderr__):
+            if stream is not None:
+                stream.flush()
         os._exit(1)  # the keeper reads the end of the link, and hands back uncharged
 
     def _write(self, line: bytes) -> None:
@@ -206,10 +208,7 @@ class _LeaseKeeper:
             self._link.send({"stop": message["stopping"]})
 
     def _greet(self, hello: Hello) -> None:
-        # lazy: logging is set up once the application's settings are known
-        from fastq.log import setup_worker
-
-        setup_worker(self._options.loglevel, hello.log_format)
+        set_up_logging(self._options.loglevel, hello)
         self._hello = hello
         try:
             broker, reaper = open_store(hello)

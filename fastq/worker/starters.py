@@ -18,8 +18,19 @@ __all__ = ["GREEN_POOLS", "NurseryHouse", "spawn_green"]
 #: pools whose processes must patch before they import anything
 GREEN_POOLS = ("gevent", "eventlet")
 
-#: Nothing may be imported before the patching that it would come too late for: ssl, threading, the locks of logging.
-_GREEN_CODE = "from fastq.pools import patch; patch({pool!r}); from fastq.worker.green import main; main()"
+#: Patch, then import. Not ``fastq.pools.patch``, which does the same: to reach it, fastq itself would be imported first, with locks
+#: that stay unpatched. Eventlet's notice that it is deprecated is for those who choose it, and they have.
+_GREEN_CODE = {
+    "gevent": "from gevent import monkey; monkey.patch_all(); from fastq.worker.green import main; main()",
+    "eventlet": (
+        "import warnings\n"
+        "with warnings.catch_warnings():\n"
+        "    warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "    import eventlet\n"
+        "eventlet.monkey_patch()\n"
+        "from fastq.worker.green import main; main()"
+    ),
+}
 _NURSERY_CODE = "from fastq.worker.nursery import main; main()"
 
 
@@ -43,7 +54,7 @@ def spawn_green(pool: str, options: WorkerOptions, board_fd: int) -> tuple[int, 
     """Start an interpreter that patches, imports the application and says hello; it then waits for ``{"live": ...}``."""
     link, theirs = Link.pair(patience_s=0)
     with theirs:
-        pid = spawn(_GREEN_CODE.format(pool=pool), (theirs.fileno(), board_fd))
+        pid = spawn(_GREEN_CODE[pool], (theirs.fileno(), board_fd))
     link.send({"options": options.to_json()})
     return pid, link
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from fastq.exceptions import FastQError, ImproperlyConfigured
 from fastq.worker.banner import banner
 from fastq.worker.board import Board
-from fastq.worker.hello import Hello, unshared
+from fastq.worker.hello import Hello, set_up_logging, unshared
 from fastq.worker.identity import Identity
 from fastq.worker.keeper import Keeper, open_store
 from fastq.worker.kinship import adopt_orphans
@@ -192,7 +193,7 @@ class Supervisor:
             self._fail(str(exc))
             return
         self._hello = hello
-        self._log_as(hello)
+        set_up_logging(self._options.loglevel, hello)
         print(banner(hello, self._node), flush=True)
         # ahead of the connection: processes come to life while the broker is being reached
         for index in range(hello.processes):
@@ -205,27 +206,25 @@ class Supervisor:
         self._keeper = Keeper(self._loop, hello, self._identity, broker, reaper)
         self._keeper.connect(self._on_connected, self._fail)
 
-    def _log_as(self, hello: Hello) -> None:
-        # lazy: logging is set up once the application's settings are known
-        from fastq.log import setup_worker
-
-        setup_worker(self._options.loglevel, hello.log_format)
-
     def _on_connected(self) -> None:
         self._connected = True
+        self._admit([child for child in self._children.values() if child.ready])
+
+    def _admit(self, children: Sequence[Child]) -> None:
+        """Let processes take tasks: enter their leases, then tell them their names."""
         assert self._keeper is not None
-        if self._shutdown.stage is not Stage.RUNNING:
+        if not children or self._shutdown.stage is not Stage.RUNNING:
             return
-        for child in self._children.values():
+        for child in children:
             child.process = self._identity.new_name(child.index)
-        self._keeper.enter(*(child.process for child in self._children.values()))
-        for child in self._children.values():
+        self._keeper.enter(*(child.process for child in children))
+        for child in children:
             child.link.send({"start": {"process": child.process}})
         self._announce()
 
     def _announce(self) -> None:
         """Say that the node is ready, once, when its first processes are."""
-        if not self._was_ready and self._connected and self._children and all(c.ready for c in self._children.values()):
+        if not self._was_ready and all(c.process for c in self._children.values()):
             self._was_ready = True
             say_ready(self._node)
 
@@ -267,11 +266,6 @@ class Supervisor:
         child = Child(index, self._serial, link, time.monotonic(), pid)
         self._children[child.serial] = child
         self._loop.watch(link.fileno(), lambda: self._hear(child))
-        if self._connected:
-            assert self._keeper is not None
-            child.process = self._identity.new_name(index)
-            self._keeper.enter(child.process)
-            link.send({"start": {"process": child.process}})
 
     def _forked(self, serial: int, pid: int) -> None:
         child = self._children.get(serial)
@@ -296,7 +290,8 @@ class Supervisor:
         assert self._hello is not None
         if "ready" in message:
             child.ready = True
-            self._announce()
+            if self._connected:
+                self._admit([child])
         elif "holding" in message and self._keeper is not None and child.process:
             self._keeper.watch(child.process, self._board.region(child.index, self._hello.slots))
         elif "fenced" in message and self._keeper is not None:
@@ -531,9 +526,10 @@ def say_ready(node: str) -> None:
     if logger.isEnabledFor(logging.INFO):
         logger.info("%s ready.", node)
     else:
-        print(f"{node} ready.", file=sys.stderr, flush=True)
+        print(f"{node} ready.", file=sys.__stderr__, flush=True)
 
 
 def say(line: str) -> None:
     """Tell the user what they asked for, whatever the log level is."""
-    print(f"\n{line}", file=sys.stderr, flush=True)
+    # not sys.stderr: what tasks print there goes to the log
+    print(f"\n{line}", file=sys.__stderr__, flush=True)

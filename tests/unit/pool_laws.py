@@ -11,11 +11,18 @@ from __future__ import annotations
 import faulthandler
 import json
 import sys
-
-from fastq.pools import canonical_name, make_pool, needs_patching, patch
+import warnings
 
 POOL = sys.argv[1]
-patch(POOL)
+if POOL == "gevent":
+    from gevent import monkey
+
+    monkey.patch_all()
+elif POOL == "eventlet":
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+        import eventlet
+    eventlet.monkey_patch()
 
 import asyncio  # noqa: E402
 import contextlib  # noqa: E402
@@ -31,6 +38,7 @@ from collections.abc import Awaitable, Callable, Sequence  # noqa: E402
 from functools import partial  # noqa: E402
 from typing import Any  # noqa: E402
 
+from fastq.pools import canonical_name, make_pool, needs_patching  # noqa: E402
 from fastq.pools.base import TaskCancelled, TaskKilled  # noqa: E402
 
 #: seconds; a law that takes longer is broken
@@ -699,7 +707,6 @@ def law_cancelling_while_tasks_end_never_costs_a_slot_or_strikes_another_task() 
         sys.setswitchinterval(interval)
     assert set(lab.runner.errors) <= cancelled, "a task was struck that nobody had cancelled"
     assert len(lab.free_at_done) == total + lab.slots
-    assert lab.runner.clashes == []
 
 
 def law_a_batch_of_several_cannot_be_cancelled() -> None:

@@ -14,12 +14,23 @@ from fastq.bench.runs import Run
 from fastq.bench.shapes import POOLS, WORKS, Shape, shapes
 
 
-def cell(pool: str, concurrency: int, work: str, per_s: float, p50_ms: float = 1.0, pss_mib: float | None = None, **more: object) -> Cell:
-    return Cell(pool, concurrency, work, tasks=100, seconds=1.0, per_s=per_s, p50_ms=p50_ms, p99_ms=2 * p50_ms, pss_mib=pss_mib, **more)  # type: ignore[arg-type]
+def cell(
+    pool: str, concurrency: int, work: str, per_s: float, p50_ms: float = 1.0, pss_mib: float | None = None, **more: object
+) -> Cell:
+    values: dict[str, object] = {"tasks": 100, "seconds": 1.0, "per_s": per_s, "p50_ms": p50_ms, "p99_ms": 2 * p50_ms}
+    return Cell(pool, concurrency, work, pss_mib=pss_mib, **{**values, **more})  # type: ignore[arg-type]
 
 
 def run(*cells: Cell) -> Run:
-    return Run(cells, "redis", "make bench", "abc", "2026-11-20T12:00:00+00:00", {"cpu": "X", "cpus": 2}, {"python": "3.11", "fastq": "0.1"})
+    return Run(
+        cells,
+        "redis",
+        "make bench",
+        "abc",
+        "2026-11-20T12:00:00+00:00",
+        {"cpu": "X", "cpus": 2},
+        {"python": "3.11", "fastq": "0.1"},
+    )
 
 
 def text(*args: object, **kwargs: object) -> str:
@@ -70,7 +81,9 @@ def test_a_missing_library_is_no_failure_but_lost_tasks_are() -> None:
 
 
 def test_advice_names_the_lightest_of_the_fastest() -> None:
-    lines = advise([cell("solo", 1, "noop", 95.0, 0.3, 20.0), cell("prefork", 2, "noop", 100.0, 0.5, 60.0), cell("gevent", 100, "noop", 40.0)])
+    lines = advise(
+        [cell("solo", 1, "noop", 95.0, 0.3, 20.0), cell("prefork", 2, "noop", 100.0, 0.5, 60.0), cell("gevent", 100, "noop", 40.0)]
+    )
     assert lines == [
         "Tasks that do next to nothing: solo (95/s in 20 MiB); as good: prefork 2 (100/s in 60 MiB)."
         " Soonest done when the worker is not busy: solo, p50 0.3 ms."

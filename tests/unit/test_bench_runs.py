@@ -102,7 +102,11 @@ def test_what_else_differs_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("cpu", "name"),
-    [("Intel(R) Xeon(R) CPU E5-2670 v3 @ 2.30GHz", "intel-xeon-e5-2670-v3-4cpu"), ("AMD EPYC Processor", "amd-epyc-4cpu"), ("", "machine-4cpu")],
+    [
+        ("Intel(R) Xeon(R) CPU E5-2670 v3 @ 2.30GHz", "intel-xeon-e5-2670-v3-4cpu"),
+        ("AMD EPYC Processor", "amd-epyc-4cpu"),
+        ("", "machine-4cpu"),
+    ],
 )
 def test_a_machine_has_a_name_for_files(cpu: str, name: str) -> None:
     assert slug({"cpu": cpu, "cpus": 4}) == name

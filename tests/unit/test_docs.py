@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fastq.config import settings_markdown
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 
@@ -35,3 +37,8 @@ def test_the_map_names_files_that_exist() -> None:
     assert len(named) > 20
     missing = [name for name in named if not (ROOT / "fastq" / name).exists()]
     assert not missing
+
+
+def test_the_settings_page_is_what_the_table_says() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == settings_markdown(), "docs/settings.md is older than fastq/config.py: run make docs"

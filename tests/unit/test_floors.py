@@ -115,6 +115,10 @@ def imports(path: Path, package: Path) -> Iterator[Import]:
             for name in names:
                 own = name.split(".")[0] == "fastq"
                 yield Import(node.lineno, own_module(name, package) if own else name, own, in_function, reasoned)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            for child in node.orelse:  # the body is for type checkers: nothing is imported
+                yield from visit(child, in_function)
+            return
         inner = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             yield from visit(child, inner)
@@ -163,7 +167,7 @@ def test_each_kind_of_offence_is_found(tmp_path: Path) -> None:
     files = {
         "__init__.py": "",
         "exceptions.py": "import msgpack\n",
-        "task.py": "from fastq import exceptions\nfrom fastq.transports import redis\n",
+        "task.py": "from fastq import exceptions\nfrom fastq.transports import redis\nif TYPE_CHECKING:\n    import fastq.worker\n",
         "stray.py": "",
         "transports/__init__.py": "def open():\n    # lazy: only when asked\n    from fastq.transports import redis\n",
         "transports/sqlite.py": "from .redis import broker\nimport json\n",

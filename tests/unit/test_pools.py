@@ -8,14 +8,16 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import fastq.pools
 from fastq.exceptions import ImproperlyConfigured
-from fastq.pools import canonical_name, check_installed, make_pool, needs_patching, patch, slots_are_processes
+from fastq.pools import canonical_name, check_installed, make_pool, needs_patching, patch, slots_are_processes, threads
 from fastq.pools.base import SlotRunner, TaskKilled
 
 ENV = {**os.environ, "PYTHONPATH": str(Path(fastq.pools.__file__).parents[2])}
@@ -225,18 +227,16 @@ def test_a_coroutine_cancelled_before_its_first_step_still_ends_its_call() -> No
 
 
 def test_a_loop_that_cannot_be_made_fails_every_call_instead_of_leaving_it_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastq.pools import loops
-
     def refuse() -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(loops.asyncio, "new_event_loop", refuse)
+    monkeypatch.setattr(asyncio, "new_event_loop", refuse)
     pool = make_pool("threads", 1)
 
     async def nothing() -> None: ...
 
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="event loop for coroutine tasks could not be started: .*Too many open files"):
+        with pytest.raises(RuntimeError, match=r"event loop for coroutine tasks could not be started: .*Too many open files"):
             pool.call_async(nothing, (), {})
 
 
@@ -259,3 +259,55 @@ def test_coroutines_left_at_the_end_run_their_finally_blocks() -> None:
     pool.main(lambda: pool.call_async(leave_one_behind, (), {}))
     assert ended.is_set()
     assert tasks[0].cancelled()
+
+
+def test_an_exception_thrown_after_its_task_ended_strikes_neither_the_slot_nor_the_next_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The consumer sees the task running and throws; between the two the task ends."""
+    throw = threads._raise_in
+    announced, ended = threading.Event(), threading.Event()
+
+    def throw_late(ident: int, error: type[BaseException] | None) -> None:
+        if error is not None:
+            announced.set()
+            assert ended.wait(20)
+        throw(ident, error)
+
+    monkeypatch.setattr(threads, "_raise_in", throw_late)
+    errors: list[BaseException] = []
+    ran: list[str] = []
+
+    class Runner:
+        def run(self, slot: int, batch: Any) -> None:
+            try:
+                if batch[0].id == "struck":
+                    begun.set()
+                    assert announced.wait(20)
+                else:
+                    time.sleep(0.001)
+                ran.append(batch[0].id)
+            except BaseException as error:
+                errors.append(error)
+            if batch[0].id == "struck":
+                ended.set()
+
+    def consume() -> None:
+        for i in range(20):
+            for event in (announced, ended, begun):
+                event.clear()
+            pool.submit(cast(Any, [SimpleNamespace(id="struck")]))
+            assert begun.wait(20)
+            assert pool.cancel("struck", hard=bool(i % 2))
+            assert pool.stop(20)
+            pool.submit(cast(Any, [SimpleNamespace(id="next")]))
+            assert pool.stop(20)
+            assert pool.free == 1
+
+    begun = threading.Event()
+    pool = threads.ThreadsPool(1)
+    pool.start(cast(SlotRunner, Runner()), lambda: None)
+    pool.main(consume)
+    assert ran.count("next") == 20
+    # the strike can still come between the runner's last instructions; the task itself had ended
+    assert errors == []

@@ -81,7 +81,8 @@ def one(fetched: Fetched) -> tuple[str, bytes]:
 
 def test_every_key_left_behind_has_an_owner_or_a_ttl(broker: RedisBroker, backend: RedisBackend, client) -> None:
     new = core.new_ids(broker.now_ms(), 20)
-    broker.publish("a", 1, [publication(i, level=n % 3) for n, i in enumerate(new)] + [publication("x"), publication("y", delay_ms=1)])
+    publications = [publication(i, level=n % 3) for n, i in enumerate(new)]
+    broker.publish("a", 1, [*publications, publication("x"), publication("y", delay_ms=1)])
     number, seen = 0, 0
     while seen < 22:
         number += 1
@@ -91,15 +92,15 @@ def test_every_key_left_behind_has_an_owner_or_a_ttl(broker: RedisBroker, backen
     assert ids(broker.fetch(asked(number + 1))) == []
     queue = [f"fastq:{{default}}:{name}" for name in ("from:a", "idle", "leased:p1", "leases")]
     results = {backend.keys.result(i)[0] for i in [*new, "x", "y"]}
-    assert every_key(client.keys()) == sorted([*queue, *results])
-    unowned = {key for key in every_key(client.keys()) if client.ttl(key) < 0}
+    assert every_key(client.scan_iter()) == sorted([*queue, *results])
+    unowned = {key for key in every_key(client.scan_iter()) if client.ttl(key) < 0}
     assert unowned <= {"fastq:{default}:leases", "fastq:{default}:leased:p1", "fastq:{default}:idle"}
     broker.condemn([Lease("default", "p1", "")])
     broker.release("default", "p1", {})
-    assert all(client.ttl(key) > 0 for key in client.keys())
+    assert all(client.ttl(key) > 0 for key in client.scan_iter())
 
 
-def test_results_of_one_time_slot_share_a_hash_and_a_ttl_that_only_rises(broker: RedisBroker, backend: RedisBackend, client) -> None:
+def test_results_of_one_time_slot_share_a_hash_whose_ttl_only_rises(broker: RedisBroker, backend: RedisBackend, client) -> None:
     new = core.new_ids(broker.now_ms(), 3)
     (key,) = {backend.keys.result(i)[0] for i in new}
     backend.store([StoredResult(i, record()) for i in new])
@@ -175,7 +176,7 @@ def test_bulk_publish_over_a_forgotten_script_keeps_order_and_count(broker: Redi
 def test_a_part_is_refused_when_its_predecessor_was_not_kept(broker: RedisBroker, inspector: RedisInspector) -> None:
     items = [publication("1")]
     keys = broker.keys.queue("default")
-    second = broker._publish_command(keys, "a", 65536 + 1, True, "n", items)
+    second = broker._publish_command(keys, "a", 65536 + 1, True, items)
     assert broker._connection.call([second]) == [-1]
     assert inspector.depth("default")["ready"] == 0
 
@@ -202,8 +203,8 @@ def test_at_most_sixty_commands_per_thousand_tasks(broker: RedisBroker, client, 
 
 def test_one_call_takes_about_a_mebibyte_and_a_larger_message_travels_alone(broker: RedisBroker) -> None:
     big, small = b"x" * (700 << 10), b"y" * 100
-    items = [Publication("default", message(str(i), body)) for i, body in enumerate([small, big, big, b"z" * (3 << 20), small, small])]
-    broker.publish("a", 1, items)
+    bodies = [small, big, big, b"z" * (3 << 20), small, small]
+    broker.publish("a", 1, [Publication("default", message(str(i), body)) for i, body in enumerate(bodies)])
     taken = [ids(broker.fetch(asked(number))) for number in range(1, 6)]
     assert taken == [["0", "1"], ["2"], ["3"], ["4", "5"], []]
 
@@ -292,6 +293,17 @@ def test_foreign_value_under_a_key_stops_a_call_before_it_changes_anything(
     assert broker.leased("default", "p1") == [(fetched.leased[0].tags[0], fetched.leased[0].messages[0])]
     client.delete(backend.keys.result(new)[0])
     assert broker.settle("p1", done(fetched), results=True).skipped == ()
+
+
+@pytest.mark.parametrize("level", [-1, 10])
+def test_priority_without_a_list_is_refused_before_anything_is_sent(broker: RedisBroker, level: int) -> None:
+    broker.publish("a", 1, [publication("0")])
+    tag, item = one(broker.fetch(asked(1)))
+    with pytest.raises(ImproperlyConfigured, match=f"priority {level} is not one of 0 to 9"):
+        broker.publish("a", 2, [publication("1", level=level)])
+    with pytest.raises(ImproperlyConfigured, match="not one of 0 to 9"):
+        broker.settle("p1", [Settlement("default", tag, "0", RETRY, message=item, level=level)], results=True)
+    assert broker.leased("default", "p1") == [(tag, item)]
 
 
 # --- lost replies ---
@@ -388,7 +400,7 @@ def test_restarted_server_is_found_again_by_every_part(tmp_path: Path) -> None:
         broker.publish("a", 1, [publication("0")])
         backend.store([StoredResult("0", record())])
         server.kill(signal.SIGKILL)
-        for call in (lambda: broker.fetch(asked(1)), lambda: backend.get(["0"]), lambda: broker.now_ms() and broker.fetch(asked(1))):
+        for call in (lambda: broker.fetch(asked(1)), lambda: backend.get(["0"]), lambda: broker.fetch(asked(1))):
             with pytest.raises(OperationalError, match=r"cannot be reached|closed"):
                 call()
         server.start()

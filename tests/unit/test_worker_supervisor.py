@@ -22,7 +22,7 @@ class House:
         self.log_path = folder / "log"
         environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT) + os.environ.get("XTRA", ""),
+            "PYTHONPATH": str(ROOT),
             "FASTQ_TEST_SCENARIO": scenario,
             "FASTQ_TEST_POOL": setting,
             "FASTQ_TEST_CURED": str(folder / "cured"),

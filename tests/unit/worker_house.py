@@ -100,6 +100,7 @@ def furnish() -> None:
     nursery.settle_in = settle_in  # type: ignore[assignment]
     solo.settle_in = settle_in  # type: ignore[assignment]
     nursery.prepare = lambda url: None
+    nursery.move_in = solo.move_in = lambda app, options, node: None  # type: ignore[assignment]
 
     def open_store(hello: Hello) -> tuple[LoudBroker, Reaper]:
         broker = LoudBroker()
@@ -110,7 +111,7 @@ def furnish() -> None:
     first = f"import sys; sys.path[:0] = [{ROOT!r}]; from tests.unit.worker_house import furnish; furnish(); "
     starters._NURSERY_CODE = first + starters._NURSERY_CODE
     # no real patching: green interpreters are tested with the real thing elsewhere
-    starters._GREEN_CODE = first + "from fastq.worker.green import main; main() # {pool}"
+    starters._GREEN_CODE["gevent"] = first + "from fastq.worker.green import main; main()"
 
 
 def main() -> int:

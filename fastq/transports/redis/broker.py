@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from fastq.records import Fetch, Fetched, Lease, Leased, Publication, Settled, S
 from fastq.transports.base import TransportOptions
 from fastq.transports.redis.channel import RedisWake
 from fastq.transports.redis.connection import Connection, parse
-from fastq.transports.redis.keys import LEVELS, Keys, QueueKeys
+from fastq.transports.redis.keys import Keys, QueueKeys, checked_level
 from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
 from fastq.transports.redis.scripts import script
 from fastq.transports.redis.settling import SettleCalls
@@ -107,7 +108,6 @@ class RedisBroker:
         (out of memory), part 2, sent with it, is kept; the repeat of the call finds number 2 noted and drops part 1 as known.
         """
         keys = self.keys.queue(queue)
-        nonce = f"{producer}.{number}."
         start = part = 0
         while start < len(publications):
             end, size = start, 0
@@ -117,18 +117,16 @@ class RedisBroker:
                     break
                 end += 1
             batch = publications[start:end]
-            yield self._publish_command(keys, producer, number * PARTS + part, part > 0, f"{nonce}{part}.", batch), batch
+            yield self._publish_command(keys, producer, number * PARTS + part, part > 0, batch), batch
             start, part = end, part + 1
 
     def _publish_command(
-        self, keys: QueueKeys, producer: str, sequence: int, follows: bool, nonce: str, batch: list[Publication]
+        self, keys: QueueKeys, producer: str, sequence: int, follows: bool, batch: list[Publication]
     ) -> tuple[Any, ...]:
         levels: dict[int, list[Any]] = {}
         delayed: list[Any] = []
         for publication in batch:
-            level = publication.level
-            if not 0 <= level < LEVELS:
-                raise ImproperlyConfigured(f"priority {level} is not one of 0 to {LEVELS - 1}, higher is more urgent.")
+            level = checked_level(publication.level)
             if publication.due_ms:
                 delayed += (level, "", publication.due_ms, publication.message)
             elif publication.delay_ms > 0:
@@ -149,7 +147,7 @@ class RedisBroker:
             *(keys.sent(producer), keys.idle, keys.levels, keys.delayed),
             *[keys.ready[level] for level in levels],
             *(sequence, sequence - 1 if follows else "", SENT_TTL_S, self.keys.wake_prefix),
-            *(nonce, len(levels), len(delayed) // 4),
+            *(os.urandom(6).hex() if delayed else "", len(levels), len(delayed) // 4),
             *groups,
             *delayed,
         )
@@ -262,7 +260,7 @@ class RedisBroker:
         )
 
     def _last_chance(self, message: bytes) -> bool:
-        return message[0] == 0xC1 and 0 < message[1] & 0x7F >= self.options.max_deliveries - 1
+        return message[:1] == b"\xc1" and len(message) > 1 and 0 < message[1] & 0x7F >= self.options.max_deliveries - 1
 
     def wake(self, process: str) -> RedisWake:
         return RedisWake(self.address, self.options, self.keys.wake(process))

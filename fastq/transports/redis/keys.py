@@ -21,7 +21,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LEVELS", "Keys", "QueueKeys"]
+from fastq.exceptions import ImproperlyConfigured
+
+__all__ = ["LEVELS", "Keys", "QueueKeys", "checked_level"]
 
 #: priority levels 0 to 9
 LEVELS = 10
@@ -45,6 +47,13 @@ class QueueKeys:
 
     def sent(self, producer: str) -> str:
         return f"{self.base}from:{producer}"
+
+
+def checked_level(level: int) -> int:
+    """Return a priority level that has a list; anything else would fail in a script after its first write."""
+    if not 0 <= level < LEVELS:
+        raise ImproperlyConfigured(f"priority {level} is not one of 0 to {LEVELS - 1}, higher is more urgent.")
+    return level
 
 
 class Keys:

@@ -88,9 +88,7 @@ def _alive(sql: sqlite3.Connection, queue: int, process: str) -> bool:
 def release(sql: sqlite3.Connection, queue: int, process: str, marks: dict[str, bytes]) -> tuple[int, bool]:
     """Move the newest messages of a process back to the head; return how many, and whether any may be left. What a living process
     holds stays."""
-    if sql.execute(
-        "SELECT 1 FROM leases WHERE process = ? AND queue = ? AND beat > 0 AND gone_ms = 0", (process, queue)
-    ).fetchone():
+    if _alive(sql, queue, process):
         return 0, False
     keys = [
         key
@@ -105,9 +103,7 @@ def release(sql: sqlite3.Connection, queue: int, process: str, marks: dict[str, 
 
 
 def bury(sql: sqlite3.Connection, queue: int, process: str, now_ms: int) -> None:
-    """Let the lease of a process that has nothing left go, and its wake registration."""
-    sql.execute(
-        "UPDATE leases SET gone_ms = ? WHERE process = ? AND queue = ? AND beat = 0 AND gone_ms = 0", (now_ms, process, queue)
-    )
-    if not sql.execute("SELECT 1 FROM leases WHERE process = ? AND queue = ? AND gone_ms = 0", (process, queue)).fetchone():
+    """Let the lease of a condemned process that has nothing left go, and its wake registration."""
+    if not _alive(sql, queue, process):
+        sql.execute("UPDATE leases SET gone_ms = ? WHERE process = ? AND queue = ? AND gone_ms = 0", (now_ms, process, queue))
         sql.execute("DELETE FROM idle WHERE process = ? AND queue = ?", (process, queue))

@@ -5,7 +5,7 @@ local function notice(owners, ids)
   for k = 1, #owners, 2 do
     local low, high = string.byte(owners, k, k + 1)
     local id = ids[low + 256 * high]
-    if id then
+    if id and #id < 256 then
       parts[#parts + 1] = string.char(0xd9, #id) .. id .. string.char(0xc0)
       count = count + 2
     end

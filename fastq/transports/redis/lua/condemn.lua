@@ -10,10 +10,8 @@ for i = 1, #ARGV, 2 do
   if lease == '0' then
     condemned[#condemned + 1] = process
   elseif value == '' or lease == value then
-    if lease then
-      -- Out of memory refuses ZADD as a first write, so it comes second.
-      redis.call('ZREM', KEYS[1], '')
-    end
+    -- Out of memory refuses ZADD as a first write, so it comes second.
+    redis.call('ZREM', KEYS[1], '')
     redis.call('ZADD', KEYS[1], 0, process)
     condemned[#condemned + 1] = process
   end

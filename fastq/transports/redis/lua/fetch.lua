@@ -72,12 +72,12 @@ elseif want > 0 then
   local limit, spare = tonumber(ARGV[6]), ARGV[5] == '1'
   local fields = {'#', number}
 
-  -- Whether a message is on its last chance: mark 0xC1, count without the high bit.
+  -- Whether a message is on its last chance: mark 0xC1, count without the high bit. A message may be any bytes, even none.
   local function last_chance(message)
     if string.byte(message, 1) ~= 193 then
       return false
     end
-    local count = string.byte(message, 2) % 128
+    local count = (string.byte(message, 2) or 0) % 128
     return count > 0 and count >= limit
   end
 
