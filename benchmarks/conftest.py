@@ -12,7 +12,6 @@ import pytest
 from places import RedisPlace, SqlitePlace
 
 from fastq.bench.node import Node
-from fastq.bench.place import producer
 from fastq.bench.shapes import Shape
 from fastq.bench.tasks import Bench
 
@@ -31,7 +30,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[RedisPlace | SqlitePlace]:
 @pytest.fixture(scope="module")
 def bench(place: RedisPlace | SqlitePlace) -> Iterator[Bench]:
     """An application whose connection is open."""
-    with producer(place) as made:
+    with place.producer() as made:
         made.tasks["noop"].apply_async((0,), queue="elsewhere")
         yield made
 

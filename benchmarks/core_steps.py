@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 from fastq import _core
-from fastq._core import Delivery, Entry, Registry, Runner, Settlement
+from fastq._core import Entry, Registry, Runner, Settlement
 
 NOW_MS = 1_700_000_000_000
 MSGPACK = "application/x-msgpack"
@@ -65,8 +65,20 @@ class PlainDelivery:
     """As the core's, its fields read."""
 
     __slots__ = (
-        "body", "content_type", "enqueued_ms", "entry", "expires_ms", "id", "inbox", "message", "name", "options", "queue", "retries", "tag",
-    )  # fmt: skip
+        "body",
+        "content_type",
+        "enqueued_ms",
+        "entry",
+        "expires_ms",
+        "id",
+        "inbox",
+        "message",
+        "name",
+        "options",
+        "queue",
+        "retries",
+        "tag",
+    )
 
 
 class PlainSettlement:
@@ -125,23 +137,3 @@ def plain_batch() -> Callable[[], int]:
 
     assert batch() == BATCH
     return batch
-
-
-def core_peek() -> Delivery:
-    """Read the headers of one message."""
-    return _core.peek(MESSAGE)
-
-
-def plain_peek() -> Any:
-    """Unpack the whole message, which is what reading its headers takes without the core."""
-    return msgpack.unpackb(MESSAGE)
-
-
-def core_encode() -> bytes:
-    """Write an envelope."""
-    return _core.encode(*FIELDS)
-
-
-def plain_encode() -> Any:
-    """Pack the same tuple."""
-    return msgpack.packb(FIELDS)

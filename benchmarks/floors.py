@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def loops(place: RedisPlace, n: int) -> dict[str, float]:
     """Run ``n`` no-ops through the hand-written loops of ``redis_loop.py``; return tasks/s by how results are stored:
-    ``set`` a key each, ``slot`` fields of one hash per time slot as fastq does (the faster of the two)."""
+    ``set`` a key each (what was tried when the target was set), ``slot`` fields of one hash per time slot as fastq does."""
     rates = {}
     for name, script, slot in (("set", redis_loop.SETTLE_SET, False), ("slot", redis_loop.SETTLE_SLOT, True)):
         place.start()

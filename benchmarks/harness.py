@@ -52,7 +52,14 @@ def run(harness: Path, venvs: Path | None, arguments: Sequence[str], timeout_s: 
     """Run one workload and return its records; RuntimeError if it failed."""
     with assembled(harness, venvs) as (folder, environments):
         env = {**os.environ, "BENCH_VENVS": str(environments), "BENCH_OUT": str(folder / "out.jsonl")}
-        env["BENCH_TMP"] = str(folder.parent / "tmp")
+        # snapshots of queues are made anew: they may hold another version's messages. Compiled modules are kept: a worker that
+        # has to compile first starts slower and is larger for it
+        scratch, compiled = folder.parent / "tmp", Path(tempfile.gettempdir(), "fastq-harness-pyc")
+        scratch.mkdir()
+        compiled.mkdir(exist_ok=True)
+        (scratch / "pyc").symlink_to(compiled)
+        env["BENCH_TMP"] = str(scratch)
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [sys.executable, str(folder / "run.py"), *arguments]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s)
         records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

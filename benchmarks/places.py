@@ -14,13 +14,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import redis as redis_py
 
 from fastq.bench import proctree
-from fastq.bench.place import Args, producer, send
+from fastq.bench.place import Args, own_producer, sample, send
+from fastq.bench.tasks import Bench
 from fastq.transports import open_inspector
 from fastq.transports.base import TransportOptions
 
@@ -54,7 +56,8 @@ class RedisPlace:
         self.broker_url = f"redis://127.0.0.1:{self.port}/0"
         self.backend_url: str | None = self.broker_url
         self._process: subprocess.Popen[bytes] | None = None
-        self._snapshots: dict[tuple[object, ...], Path] = {}
+        self._snapshots: dict[tuple[object, ...], tuple[Path, Sequence[str]]] = {}
+        self.sample: Sequence[str] = ()
         self.client = redis_py.Redis(port=self.port)
         self._inspector = open_inspector(self.broker_url, TransportOptions())
 
@@ -83,17 +86,22 @@ class RedisPlace:
                 raise RuntimeError(f"redis-server did not start:\n{(self._folder / 'redis.log').read_text()}")
             time.sleep(0.01)
 
+    def producer(self) -> AbstractContextManager[Bench]:
+        return own_producer(self)
+
     def fill(self, task: str, args: Sequence[Args]) -> None:
         # the last tuple tells apart what has the same task and count
         key = (task, len(args), args[-1] if args else ())
         if key not in self._snapshots:
             self.start()
-            with producer(self) as bench:
-                send(bench, task, args, self.queue)
+            with self.producer() as bench:
+                ids = send(bench, task, args, self.queue)
             self.client.save()
-            self._snapshots[key] = self._folder / f"{len(self._snapshots)}.rdb"
-            shutil.copy(self._folder / "dump.rdb", self._snapshots[key])
-        self.start(self._snapshots[key])
+            kept = self._folder / f"{len(self._snapshots)}.rdb"
+            shutil.copy(self._folder / "dump.rdb", kept)
+            self._snapshots[key] = kept, sample(ids)
+        snapshot, self.sample = self._snapshots[key]
+        self.start(snapshot)
 
     def pending(self) -> int:
         depth = self._inspector.depth(self.queue)
@@ -129,7 +137,8 @@ class SqlitePlace:
         self.conf: Mapping[str, Any] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="fastq-bench-sqlite-"))
         self._runs = 0
-        self._snapshots: dict[tuple[object, ...], Path] = {}
+        self._snapshots: dict[tuple[object, ...], tuple[Path, Sequence[str]]] = {}
+        self.sample: Sequence[str] = ()
         self._inspector: Any = None
         self._move()
 
@@ -151,12 +160,15 @@ class SqlitePlace:
         self.broker_url = f"sqlite:///{self._file}"
         self.backend_url: str | None = self.broker_url
 
+    def producer(self) -> AbstractContextManager[Bench]:
+        return own_producer(self)
+
     def fill(self, task: str, args: Sequence[Args]) -> None:
         key = (task, len(args), args[-1] if args else ())
         if key not in self._snapshots:
             self._move()
-            with producer(self) as bench:
-                send(bench, task, args, self.queue)
+            with self.producer() as bench:
+                ids = send(bench, task, args, self.queue)
             import sqlite3  # lazy: only this place needs it
 
             kept = self._folder / f"{len(self._snapshots)}.db"
@@ -164,9 +176,10 @@ class SqlitePlace:
             source.backup(copy)
             source.close()
             copy.close()
-            self._snapshots[key] = kept
+            self._snapshots[key] = kept, sample(ids)
         self._move()
-        shutil.copy(self._snapshots[key], self._file)
+        snapshot, self.sample = self._snapshots[key]
+        shutil.copy(snapshot, self._file)
         self._inspector = open_inspector(self.broker_url, TransportOptions())
 
     def start(self) -> None:

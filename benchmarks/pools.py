@@ -13,16 +13,18 @@ Prints a table and bars, saves JSON and a picture to benchmarks/results/.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+import document
 from places import PLACES, command_line, commit
 from rich.console import Console
 
 from fastq.bench import runs
 from fastq.bench.cells import Cell, measure
 from fastq.bench.machine import cpus, versions
-from fastq.bench.render import failed, show
+from fastq.bench.render import failed, number, show
 from fastq.bench.shapes import POOLS, WORKS, shapes
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,8 +42,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
                     help="show the ratios to an earlier run: a file, part of its name, or last (the default)")  # fmt: skip
     ap.add_argument("--out", type=Path, default=RESULTS, metavar="FILE|FOLDER", help="where to save (default benchmarks/results)")
     ap.add_argument("--no-save", action="store_true", help="save neither JSON nor picture")
+    ap.add_argument("--into", type=Path, metavar="FILE", help="put the table and the picture between the marks in this document")
     ap.add_argument("--show", metavar="FILE|last", help="measure nothing: print and draw a saved run")
     ns = ap.parse_args(argv)
+    if ns.into and ns.no_save:
+        ap.error("--into shows the saved picture, so it does not go with --no-save")
     ns.pools, ns.work = ns.pools.split(","), ns.work.split(",")
     for given, known, what in ((ns.pools, list(POOLS), "pool"), (ns.work, keys, "work")):
         for name in given:
@@ -70,6 +75,22 @@ def measure_all(ns: argparse.Namespace, console: Console) -> runs.Run:
     return runs.Run(tuple(cells), ns.broker, command_line(), commit(), versions=found)
 
 
+def markdown(run: runs.Run) -> str:
+    """Write a run as a Markdown table."""
+    lines = [
+        document.about(run.command, run.when, run.commit, dict(run.machine), dict(run.versions)),
+        "",
+        "| work | pool | tasks/s | p50 ms | p99 ms | CPU s per 1,000 | PSS MiB |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for cell in run.cells:
+        title = next(work.title for work in WORKS if work.key == cell.work)
+        values = ("per_s", "p50_ms", "p99_ms", "cpu_s", "pss_mib")
+        numbers = ["-"] * len(values) if cell.error else [number(getattr(cell, name)) for name in values]
+        lines.append(f"| {title} | {cell.label} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     ns = arguments(argv)
     # without a terminal: wide enough for every column
@@ -88,6 +109,9 @@ def main(argv: list[str] | None = None) -> int:
 
         picture = draw(run, file.with_suffix(".png"), before)
         console.print(f"saved {file} and {picture}", highlight=False, soft_wrap=True)
+        if ns.into:
+            link = os.path.relpath(picture, ns.into.parent)
+            document.put_into(ns.into, f"pools {run.broker}", f"{markdown(run)}\n\n![{run.broker}]({link})")
     wrong = failed(run.cells)
     for line in wrong:
         print(f"FAILED {line}", file=sys.stderr)

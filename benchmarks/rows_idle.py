@@ -10,7 +10,7 @@ from rows_drain import OUTSIDE, calls, difference
 from fastq.bench import proctree
 from fastq.bench.marks import Board
 from fastq.bench.node import START_S, Node
-from fastq.bench.place import producer, send
+from fastq.bench.place import send
 from fastq.bench.shapes import Shape
 
 
@@ -59,7 +59,7 @@ def growth_rows(ctx: Context) -> list[Row]:
             node.wait_for(lambda board=board: board.finished() >= first, f"{first:,} tasks", 300.0, every_s=0.02)
             time.sleep(1)
             early = _pss(node.tree())
-            with producer(ctx.redis) as bench:
+            with ctx.redis.producer() as bench:
                 send(bench, "noop", [(i,) for i in range(first, n)], ctx.redis.queue)
             node.wait_for(lambda board=board: board.finished() >= n, f"{n:,} tasks", 300.0, every_s=0.02)
             time.sleep(1)

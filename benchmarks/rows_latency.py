@@ -9,7 +9,6 @@ from rows_base import Context, Row, at_most, times_at_most
 
 from fastq.bench.marks import Board
 from fastq.bench.node import START_S, Node
-from fastq.bench.place import producer
 from fastq.bench.shapes import Shape
 from fastq.bench.stats import median, percentile
 
@@ -45,7 +44,7 @@ def _behind(ctx: Context, shape: Shape, task: str, warm: bool) -> tuple[float, f
     """Return the seconds from the start of the long task to the end of the last short one, and how long the long one took."""
     ctx.redis.start()
     before = 400 if warm else 0
-    with Board(before, 1 + SHORT) as board, producer(ctx.redis) as bench:
+    with Board(before, 1 + SHORT) as board, ctx.redis.producer() as bench:
         name, short = bench.tasks[task], bench.tasks[task if warm else "stamp"]
         with Node(ctx.redis, shape, board) as node:
             if warm:
@@ -72,7 +71,7 @@ def round_trip_rows(ctx: Context) -> list[Row]:
     ours: list[tuple[float, float]] = []
     for _ in range(ctx.repeat):
         ctx.redis.start()
-        with producer(ctx.redis) as bench:
+        with ctx.redis.producer() as bench:
             noop = bench.tasks["noop"]
             noop.delay(0)
             message = ctx.redis.client.lindex(f"fastq:{{{ctx.redis.queue}}}:ready:0", 0)
@@ -92,7 +91,7 @@ def round_trip_rows(ctx: Context) -> list[Row]:
 
 
 def _round_trips(ctx: Context, shape: Shape, n: int) -> tuple[float, float]:
-    with producer(ctx.redis) as bench, Node(ctx.redis, shape) as node:
+    with ctx.redis.producer() as bench, Node(ctx.redis, shape) as node:
         noop = bench.tasks["noop"]
         noop.delay(0).get(timeout=START_S)
         waits = []

@@ -5,7 +5,7 @@
     python benchmarks/targets.py --only drain,enqueue     # some rows
     python benchmarks/targets.py --scale 0.05 --repeat 1 --idle-s 5    # a trial run
     python benchmarks/targets.py --json benchmarks/results/targets.json --markdown
-    python benchmarks/targets.py --markdown --show benchmarks/results/targets.json
+    python benchmarks/targets.py --show benchmarks/results/targets.json --into benchmarks/README.md
 
 The other Python queues need the peer harness and their virtual environments: BENCH_HARNESS=<folder of its run.py>
 BENCH_VENVS=<folder>; without them these rows are skipped.
@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import document
 from places import RedisPlace, SqlitePlace, command_line, commit
 from rich.console import Console
 from rich.table import Table
@@ -70,6 +71,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ap.add_argument("--idle-s", type=float, default=60.0, help="how long idle workers are watched (default 60)")
     ap.add_argument("--json", type=Path, metavar="FILE", help="save the rows")
     ap.add_argument("--markdown", action="store_true", help="print a Markdown table instead")
+    ap.add_argument("--into", type=Path, metavar="FILE", help="put the Markdown table between the marks in this document")
     ap.add_argument("--show", type=Path, metavar="FILE", help="measure nothing: print saved rows")
     ns = ap.parse_args(argv)
     ns.only = ns.only.split(",") if ns.only else list(ROWS)
@@ -152,12 +154,8 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def markdown(record: Mapping[str, Any]) -> str:
     """Write the rows as a Markdown table, below the command, versions and machine that they come from."""
-    about = record["machine"]
     lines = [
-        f"`{record['command']}`, {record['when'][:10]}" + (f", commit `{record['commit']}`" if record["commit"] else ""),
-        "",
-        f"{about['cpus']} CPUs ({about['cpu']}), {about['system']}; "
-        + ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+        document.about(record["command"], record["when"], record["commit"], record["machine"], record["versions"]),
         "",
         f"| {' | '.join(COLUMNS)} |",
         "|---|---:|---|---:|---|---|",
@@ -184,6 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if ns.json:
         ns.json.parent.mkdir(parents=True, exist_ok=True)
         ns.json.write_text(json.dumps(record, indent=1) + "\n")
+    if ns.into:
+        document.put_into(ns.into, "targets", markdown(record))
     if ns.markdown:
         print(markdown(record))
     else:

@@ -6,20 +6,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from core_steps import (
-    BATCH,
-    FIELDS,
-    MESSAGES,
-    NOW_MS,
-    TAGS,
-    core_batch,
-    core_encode,
-    core_peek,
-    noop,
-    plain_batch,
-    plain_encode,
-    plain_peek,
-)
+from core_steps import BATCH, FIELDS, MESSAGE, MESSAGES, NOW_MS, TAGS, core_batch, noop, plain_batch
 
 from fastq import _core
 from fastq._core import BatchWindow, Delivery, Entry, ProcessBoard, Registry, Runner
@@ -34,15 +21,19 @@ def test_batch(benchmark: Any, make: Any) -> None:
 
 
 @pytest.mark.benchmark(group="peek")
-@pytest.mark.parametrize("call", [core_peek, plain_peek], ids=["core", "plain"])
-def test_peek(benchmark: Any, call: Any) -> None:
-    benchmark(call)
+@pytest.mark.parametrize("read", [_core.peek, msgpack.unpackb], ids=["core", "msgpack"])
+def test_peek(benchmark: Any, read: Any) -> None:
+    benchmark(read, MESSAGE)
 
 
 @pytest.mark.benchmark(group="encode")
-@pytest.mark.parametrize("call", [core_encode, plain_encode], ids=["core", "plain"])
-def test_encode(benchmark: Any, call: Any) -> None:
-    benchmark(call)
+def test_encode(benchmark: Any) -> None:
+    benchmark(_core.encode, *FIELDS)
+
+
+@pytest.mark.benchmark(group="encode")
+def test_encode_with_msgpack(benchmark: Any) -> None:
+    benchmark(msgpack.packb, FIELDS)
 
 
 @pytest.mark.benchmark(group="pack a value")

@@ -31,12 +31,16 @@ def new_ids(now_ms: int, n: int) -> list[str]:
 def packb(value: object, default: Callable[[object], object] | None = None) -> bytes:
     """Pack plain values (None, bool, int, float, str, bytes, list, tuple as list, dict) as MessagePack.
 
-    Anything else goes through ``default`` if given, which returns a plain value or a ``msgpack.ExtType``; EncodeError
-    otherwise (also for integers outside 64 bits and nesting deeper than 128).
+    Subclasses of these are written as their base, bytearray and memoryview as bytes. Anything else, tuples included, goes through
+    ``default`` if given, which returns a plain value or something with ``code`` and ``data`` (``msgpack.ExtType``); EncodeError
+    otherwise (also for integers outside 64 bits, nesting deeper than 128, and whatever ``default`` raises).
     """
 
 def unpackb(data: bytes, ext_hook: Callable[[int, bytes], object] | None = None) -> Any:
-    """Unpack one MessagePack value; DecodeError on anything else, trailing bytes included."""
+    """Unpack one MessagePack value; DecodeError on anything else, trailing bytes and what ``ext_hook`` raises included.
+
+    Asks for no more memory than a small multiple of ``len(data)``, whatever lengths the data claims.
+    """
 
 def encode(
     id: str,
@@ -49,13 +53,16 @@ def encode(
     inbox: str | None,
     options: Mapping[str, Any] | None,
 ) -> bytes:
-    """Write envelope v1. The id is at most 255 bytes of UTF-8; EncodeError names the field that cannot be written."""
+    """Write envelope v1. The id is 1 to 255 bytes of UTF-8; EncodeError names the field that cannot be written."""
 
 def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any], default: Callable[[object], object] | None = None) -> bytes:
     """Pack the body of a msgpack task: ``[args, kwargs]``."""
 
 def remark(message: bytes, deliveries: int, paid: bool = False) -> bytes:
-    """Return the message with its redelivery mark set to ``deliveries`` (0 and not paid: no mark)."""
+    """Return the message with its redelivery mark set to ``deliveries`` (0 and not paid: no mark; over 127 is written as 127).
+
+    Any bytes will do: what cannot be read is redelivered, too.
+    """
 
 def task_id(message: bytes) -> str:
     """Slice the task id out of a message; EnvelopeError if it is not one."""
@@ -96,7 +103,10 @@ class Registry:
 
 @final
 class Delivery:
-    """A leased envelope with its headers read; the body stays opaque until a slot runs it."""
+    """A leased envelope with its headers read; the body stays opaque until a slot runs it.
+
+    ``id``, ``name`` of an unregistered task, and ``body`` are cut out of the message each time they are asked for (30 ns).
+    """
 
     queue: Final[str]
     tag: Final[str]
@@ -173,18 +183,25 @@ class BatchWindow:
     """Measured run time per task name (EWMA over entries), and how many of them one fetch may take."""
 
     def __new__(cls, target_ms: float = 10.0, limit: int = 1000) -> Self: ...
-    def note(self, index: int, elapsed_ns: int, count: int = 1) -> None: ...
+    def note(self, index: int, elapsed_ns: int, count: int = 1) -> None: ...  # ``count`` runs that took so long together
     def mean_ns(self, index: int) -> int: ...  # -1: never measured
     def short(self, index: int) -> bool: ...  # measured, and at least two fit the target
-    def size(self) -> int: ...  # how many to hold for one slot now: 1 when idle or unknown, at most doubling a call
-    def reset(self) -> None: ...
+    def size(self) -> int:
+        """Return how many to hold for one slot now: 1 when idle or unknown.
+
+        Grows towards what fits the target, at most doubling a call, and only if something was noted since the last call; a single
+        run longer than the target ends it at once.
+        """
+    def reset(self) -> None: ...  # forget the size, keep what is known of each name
 
 @final
 class ProcessBoard:
     """One process' region of the status board: a header, one record per slot, one per held delivery.
 
     Plain stores by the worker process, reads by its supervisor; the state of a held delivery moves only by
-    compare-and-swap, so exactly one of the two wins it.
+    compare-and-swap, so exactly one of the two wins it. The region is zeros at first, a multiple of 64 bytes, and begins at
+    a multiple of 8. The number of a record names one use of it (opaque: index and generation), so a number read earlier never
+    wins what the record holds by now. ``hold`` and ``free`` are for the worker's consumer alone, the rest for any thread.
     """
 
     slots: Final[int]
@@ -193,7 +210,8 @@ class ProcessBoard:
     @staticmethod
     def size(slots: int, capacity: int) -> int: ...
     # worker side
-    def hold(self, batch: Sequence[Delivery], queue_index: int, now_ms: int) -> int: ...  # how many found a record
+    def hold(self, batch: Sequence[Delivery], queue_index: int, now_ms: int) -> int:
+        """Give deliveries records, HELD; return how many found one (not those with a tag over 40 bytes, nor when all are used)."""
     def claim(self, record: int, now_ms: int) -> bool: ...  # HELD -> STARTED
     def finish(self, record: int) -> None: ...  # STARTED -> FINISHED
     def give_back(self, record: int) -> bool: ...  # HELD -> RETURNED
@@ -206,7 +224,7 @@ class ProcessBoard:
     def held(self) -> list[tuple[int, str, int, int, int, int]]:
         """Return (record, tag, queue index, state, held since ms, started at ms) of every record that is not FREE."""
     def active(self) -> list[tuple[int, str, str, int]]:
-        """Return (slot, task id, task name, started at ms) of every busy slot."""
+        """Return (slot, task id, task name, started at ms) of every busy slot; ids over 72 and names over 102 bytes are cut."""
     def clear(self) -> None: ...
 
 @final
@@ -224,10 +242,12 @@ class Runner:
 
     ``loads(content_type, body)`` returns (args, kwargs) for what the core does not read itself (content types other than
     msgpack, extension types); ``dumps(entry, value)`` returns (content type, body) for what it does not write itself;
-    ``on_error(delivery, exc, runtime_ns)`` turns an exception into a Settlement; ``on_start(delivery)`` and
-    ``on_success(delivery, value, runtime_ns)`` are called if not None. ``emit(settlement)`` must be safe from any slot
+    ``on_error(delivery, exc, runtime_ns)`` turns an exception into a Settlement (if it raises itself, the settlement is DEAD with
+    reason ``internal-error``); ``on_start(delivery)`` and ``on_success(delivery, value, runtime_ns)`` are called if not None: the
+    first may fail the task, the second only be reported as unraisable. ``emit(settlement)`` must be safe from any slot
     (``collections.deque.append`` is). ``now_ms`` is refreshed by the consumer (server clock, a few ms coarse): it stamps results.
-    None of its methods raises for what a task does, except for exits: KeyboardInterrupt and SystemExit become FAILURE like others.
+    None of its methods raises for what a task does: KeyboardInterrupt, SystemExit and the like go to ``on_error`` like others.
+    A task's traceback begins in the task: the core adds no frames. The content type is not judged here: that is the gate's.
     """
 
     now_ms: int

@@ -3,8 +3,8 @@
 """The compiled core: envelopes, ids, the registry, the run loop, outcomes, the status board, the batch window.
 
 It encodes, decodes, dispatches and measures; it never blocks, locks, logs or decides, and keeps no mutable module state:
-what is at module level is written once at import. ``_core.pyi`` is the interface and its documentation, checked against this module.
-One file per duty, included below into one C module.
+what is at module level is written once, at import. ``_core.pyi`` is the interface and its documentation, checked against
+this module by stubtest. One file per duty, included below into one C module.
 """
 
 cimport cython
@@ -67,10 +67,12 @@ cdef str _MSGPACK = "application/x-msgpack"
 cdef str _JSON = "application/json"
 
 include "_core_memory.pxi"
-include "_core_msgpack.pxi"
+include "_core_pack.pxi"
+include "_core_unpack.pxi"
 include "_core_ids.pxi"
 include "_core_registry.pxi"
 include "_core_envelope.pxi"
+include "_core_delivery.pxi"
 include "_core_results.pxi"
 include "_core_window.pxi"
 include "_core_board.pxi"

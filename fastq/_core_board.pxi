@@ -1,16 +1,18 @@
 # One process' region of the status board. Layout, in native byte order (both sides are the same program on the same machine):
 #
 #   BoardHead           128 bytes: counters, a word each
-#   SlotRecord[slots]   192 bytes each: what the slot runs now
-#   HeldRecord[capacity] 64 bytes each: a delivery leased by the process, by tag
+#   SlotRecord[slots]   192 bytes: what the slot runs now
+#   HeldRecord[capacity] 64 bytes: a delivery leased by the process, by tag
 #
 # A fresh region is all zeros. A record's number, as deliveries carry it, is `generation << 20 | index`: a number taken from an
-# earlier use of the same record never claims, finishes or gives back a later one. (Supervisor: reads record 3, tag A, HELD. Worker: runs,
-# settles and frees A, holds B in record 3. Supervisor: gives back record 3, and would tell the broker A while B is skipped.)
+# earlier use of a record never claims, finishes or gives back a later one. Without it: the supervisor reads record 3, tag A, HELD;
+# the worker runs, settles and frees A, and holds B in record 3; the supervisor gives back record 3 and tells the broker A,
+# while B, marked RETURNED, is skipped and runs nowhere.
 
 cdef struct BoardHead:
     int64_t counters[6]  # as in _COUNTERS
-    int64_t used  # records not FREE; counted up before and down after, so a process killed between leaves it too high, never too low
+    # records not FREE; counted up before and down after, so a process killed between leaves it too high, never too low
+    int64_t used
     char padding[72]
 
 cdef struct SlotRecord:

@@ -44,7 +44,7 @@ def encode_exception(exc: BaseException, serializers: Serializers, serializer: s
     wire: dict[str, Any] = {
         "type": name,
         "module": module,
-        "args": [_portable(arg, serializers) for arg in exc.args],
+        "args": [_portable(arg, serializers) for arg in _arguments(exc)],
         "text": _text(exc),
         "state": _state(exc, serializers),
     }
@@ -52,10 +52,17 @@ def encode_exception(exc: BaseException, serializers: Serializers, serializer: s
     try:
         content_type, body = serializers.dumps(name, wire)
     except EncodeError:
-        wire["args"] = [_clip(repr_safe(arg)) for arg in exc.args]
+        wire["args"] = [_clip(repr_safe(arg)) for arg in _arguments(exc)]
         wire["state"] = None
         content_type, body = serializers.dumps(name, wire)
     return content_type, body, format_traceback(exc)
+
+
+def _arguments(exc: BaseException) -> tuple[Any, ...]:
+    """Return what the exception was made of."""
+    if isinstance(exc, OSError) and exc.filename is not None and len(exc.args) == 2:
+        return (*exc.args, exc.filename)  # OSError takes the name out of its args
+    return exc.args
 
 
 def format_traceback(exc: BaseException) -> str:
@@ -126,6 +133,8 @@ def _resolve(module_name: str, qualname: str) -> object:
 
 def _build(cls: type[Exception], args: tuple[Any, ...]) -> Exception:
     """Make an instance by ``__new__`` and ``__init__`` of the nearest built-in base: no Python code of the application runs."""
+    if cls.__module__ == FastQError.__module__:
+        return cls(*args)
     new = next(
         base.__dict__["__new__"] for base in cls.__mro__ if "__new__" in base.__dict__ and not _is_python(base.__dict__["__new__"])
     )
@@ -136,9 +145,6 @@ def _build(cls: type[Exception], args: tuple[Any, ...]) -> Exception:
     )
     exc: Exception = new(cls, *args)
     init(exc, *args)
-    if issubclass(cls, FastQError) and cls.__module__ == "fastq.exceptions":
-        exc = cls(*args) if cls.__init__ is not Exception.__init__ else exc
-    exc.args = args
     return exc
 
 

@@ -39,6 +39,8 @@ class Node:
         self._folder = tempfile.TemporaryDirectory(prefix="fastq-bench-worker-")
         self._log = Path(self._folder.name, "worker.log")
         env = {k: v for k, v in os.environ.items() if not k.startswith(("FASTQ_", "CELERY_"))}
+        # an installed package has its modules compiled; a checkout gets there with the first worker
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
         env[tasks.ENV] = json.dumps({"broker": place.broker_url, "backend": place.backend_url, "conf": place.conf})
         if board is not None:
             env[marks.ENV] = str(board.path)

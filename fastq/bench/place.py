@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from fastq import FastQ
 from fastq.bench.tasks import Bench, build
 from fastq.transports import open_backend, open_inspector
 
-__all__ = ["CHUNK", "BorrowedPlace", "Place", "producer", "send"]
+__all__ = ["CHUNK", "Args", "BorrowedPlace", "Place", "own_producer", "sample", "send"]
 
 #: calls in one ``delay_many`` while a queue is filled: bounds the memory of a producer
 CHUNK = 20_000
@@ -28,6 +28,12 @@ class Place(Protocol):
     #: settings of the applications on both sides
     conf: Mapping[str, Any]
     queue: str
+    #: ids of some of the tasks that the place was last filled with
+    sample: Sequence[str]
+
+    def producer(self) -> AbstractContextManager[Bench]:
+        """Give an application that sends to this place."""
+        ...
 
     def fill(self, task: str, args: Sequence[Args]) -> None:
         """Let the queue hold exactly these tasks, and nothing of an earlier measurement be left."""
@@ -43,8 +49,8 @@ class Place(Protocol):
 
 
 @contextmanager
-def producer(place: Place) -> Iterator[Bench]:
-    """Give an application that sends to a place."""
+def own_producer(place: Place) -> Iterator[Bench]:
+    """Make an application that sends to a place, and close it afterwards."""
     bench = build(place.broker_url, place.backend_url, place.conf)
     try:
         yield bench
@@ -61,10 +67,16 @@ def send(bench: Bench, task: str, args: Iterable[Args], queue: str) -> list[str]
     return ids
 
 
+def sample(ids: Sequence[str], n: int = 100) -> list[str]:
+    """Return about ``n`` of the ids, evenly spread, the last one among them."""
+    return list(ids[:: -max(1, len(ids) // n)])
+
+
 class BorrowedPlace:
     """A user's own broker: a queue with a name that nobody has, and no trace of it afterwards.
 
-    It cannot have a server of its own, so unlike private places it keeps the ids of what it sent, to forget their results.
+    It cannot have a server of its own, so unlike private places it keeps the ids of what it sent, to forget their results, and has
+    one producer for all (each leaves a key with its last call's number on Redis, which expires by itself).
     """
 
     def __init__(self, app: FastQ) -> None:
@@ -76,11 +88,18 @@ class BorrowedPlace:
         self._options = app.transport_options()
         self._inspector = open_inspector(self.broker_url, self._options)
         self._ids: list[str] = []
+        self._bench = build(self.broker_url, self.backend_url, self.conf)
+        self.sample: Sequence[str] = ()
+
+    @contextmanager
+    def producer(self) -> Iterator[Bench]:
+        yield self._bench
 
     def fill(self, task: str, args: Sequence[Args]) -> None:
         self.empty()
-        with producer(self) as bench:
-            self._ids += send(bench, task, args, self.queue)
+        ids = send(self._bench, task, args, self.queue)
+        self._ids += ids
+        self.sample = sample(ids)
 
     def sent(self, ids: Iterable[str]) -> None:
         """Remember tasks that were sent by other means."""
@@ -108,5 +127,6 @@ class BorrowedPlace:
         self._ids.clear()
 
     def close(self) -> None:
+        self._bench.app.close()
         self.empty()
         self._inspector.close()

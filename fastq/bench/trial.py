@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastq.bench import proctree
 from fastq.bench.marks import Board
 from fastq.bench.node import START_S, Node
-from fastq.bench.place import BorrowedPlace, Place, producer
+from fastq.bench.place import BorrowedPlace, Place
 
 __all__ = ["Drained", "drain", "latencies"]
 
@@ -29,6 +29,7 @@ class Drained:
     #: the tree afterwards, still alive
     pss_mib: float | None
     processes: int
+    #: tasks that never completed, that the broker still held at the end, or (of a sample) whose result was not stored
     lost: int
     repeated: int
 
@@ -64,9 +65,22 @@ def drain(place: Place, node: Node, board: Board, within_s: float = 120.0) -> Dr
         broker_cpu_s=None if broker is None or begun_broker is None else broker - begun_broker,
         pss_mib=proctree.pss_mib(pids),
         processes=len(pids),
-        lost=lost + pending,
+        lost=lost + pending + _without_result(place),
         repeated=repeated,
     )
+
+
+def _without_result(place: Place) -> int:
+    """Return how many of the place's sample have no stored result."""
+    if place.backend_url is None:
+        return 0
+    with place.producer() as bench:
+        backend = bench.app.open_backend()
+        assert backend is not None, "a backend's URL was given"
+        try:
+            return list(backend.get(place.sample)).count(None)
+        finally:
+            backend.close()
 
 
 def latencies(place: Place, node: Node, board: Board, task: str, ms: float | None, per_s: float) -> list[float]:
@@ -77,7 +91,7 @@ def latencies(place: Place, node: Node, board: Board, task: str, ms: float | Non
     coordinated omission).
     """
     due: list[int] = []
-    with producer(place) as bench:
+    with place.producer() as bench:
         call = bench.tasks[task].apply_async
         ids = []
         every_ns = int(1e9 / per_s)

@@ -98,8 +98,9 @@ def cli(
     fastq_app.py or the package in the working directory.
     """
     if no_color:
-        # the agreed name (no-color.org): rich and the worker's processes read it too
+        # the agreed name (no-color.org), read by rich too; and the setting, for the worker's processes
         os.environ["NO_COLOR"] = "1"
+        os.environ["FASTQ_WORKER_LOG_COLOR"] = "0"
     ctx.color = False if no_color or os.environ.get("NO_COLOR") else None
     ctx.obj = Settings(app=app, broker=broker, result_backend=result_backend, workdir=workdir, quiet=quiet)
 

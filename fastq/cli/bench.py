@@ -63,7 +63,8 @@ def command(
     app = _app(settings)
     if app.broker_url.startswith("memory:"):
         raise ImproperlyConfigured("the memory broker lives inside one process, so workers cannot be measured on it; give -b URL")
-    console = Console()
+    # without a terminal: wide enough for every column
+    console = Console() if sys.stdout.isatty() else Console(width=130)
     place = BorrowedPlace(app)
     cells: list[Cell] = []
     try:

@@ -30,9 +30,12 @@ def command(settings: Settings, /, force: bool, queues: tuple[str, ...] | None, 
             click.echo(f"No queues to purge on {where}.")
             return
         if not force:
+            depths = {name: inspector.depth(name) for name in chosen}
+            if not any(depth["ready"] or depth["delayed"] for depth in depths.values()):
+                click.echo(f"No messages wait on {where} (in {', '.join(chosen)}).")
+                return
             click.echo(f"This drops every waiting message on {where}:")
-            for name in chosen:
-                depth = inspector.depth(name)
+            for name, depth in depths.items():
                 click.echo(f"  {name}: {depth['ready']} ready, {depth['delayed']} delayed")
             click.echo("There is no undo. (-f skips this question.)")
             click.confirm("Drop them?", abort=True)

@@ -31,7 +31,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
     "--concurrency",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Tasks at once: processes of prefork, slots in each process of the other pools. Default: the number of CPUs.",
+    help="Tasks at once: processes of prefork, slots in each process of the other pools.",
 )
 @click.option(
     "--processes", type=click.IntRange(min=1), metavar="N", help="Processes with that many slots each, for every pool but solo."

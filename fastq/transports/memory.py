@@ -83,9 +83,7 @@ class Signal:
         return was_set
 
     def wait(self, timeout_s: float | None) -> None:
-        poll = select.poll()
-        poll.register(self._read, select.POLLIN)
-        poll.poll(None if timeout_s is None else max(timeout_s, 0.0) * 1000)
+        select.select([self._read], [], [], None if timeout_s is None else max(timeout_s, 0.0))
 
     def close(self) -> None:
         if not self.closed:
@@ -542,7 +540,7 @@ class MemoryBroker:
             here = self.store.queue(queue)
             lease = here.leases.get(process)
             if lease is not None and lease.beat and not lease.gone:
-                return 0
+                raise OperationalError(f"{process} holds a live lease: condemn it before its deliveries are released.")
             held = here.leased.pop(process, {})
             for tag, message in reversed(held.items()):
                 here.ready[message.level].appendleft(marks.get(tag, message.message))

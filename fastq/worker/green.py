@@ -24,8 +24,10 @@ def main() -> None:
     if not die_with(supervisor):
         leave(0)
     link = Link.from_fd(link_fd)
-    requests = [message for message in link.wait(None)]
-    options = WorkerOptions.from_json(requests.pop(0)["options"]) if requests else WorkerOptions()
+    first = link.receive_one()
+    if first is None:
+        leave(0)
+    options = WorkerOptions.from_json(first["options"])
     try:
         app, options, hello = settle_in(options)
         run = import_run_process()
@@ -34,8 +36,7 @@ def main() -> None:
         leave(1)
     ignore_stop_signals()
     link.send({"hello": hello})
-    while not requests and not link.closed:
-        requests += link.wait(None)
-    if not requests:
+    request = link.receive_one()
+    if request is None:
         leave(0)
-    leave(live(app, options, requests[0]["live"], link, board_fd, run))
+    leave(live(app, options, request["live"], link, board_fd, run))

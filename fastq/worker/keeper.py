@@ -13,7 +13,7 @@ from typing import Any
 
 from fastq._core import ProcessBoard
 from fastq.exceptions import ImproperlyConfigured, OperationalError
-from fastq.records import Lease
+from fastq.records import RETURN, Lease, Settlement
 from fastq.transports.base import Backend, Broker
 from fastq.worker.giveback import LOOK_S, Watch
 from fastq.worker.hello import Hello
@@ -45,8 +45,8 @@ class Keeper:
         self._lease_s = hello.lease_ms / 1000
         self._interval_s = self._lease_s / 3
         self._names: set[str] = set()
-        #: names whose process was fenced but still settles under them what it was running
-        self._former: dict[str, str] = {}
+        #: names whose process was fenced but still settles under them what it was running -> its board
+        self._former: dict[str, ProcessBoard] = {}
         #: names of dead processes that are not yet buried, with what is known of them
         self._graves: dict[str, tuple[Snapshot | None, bool]] = {}
         self._look = LookRule(self._interval_s)
@@ -117,10 +117,10 @@ class Keeper:
             return False
         return True
 
-    def retire(self, process: str) -> None:
-        """Go on renewing the name of a fenced process until nothing is leased under it."""
+    def retire(self, process: str, board: ProcessBoard) -> None:
+        """Go on renewing the name of a fenced process, which has dropped what it had not started, until nothing runs under it."""
         self._names.discard(process)
-        self._former[process] = process
+        self._former[process] = board
         self._watches.pop(process, None)
 
     def bury(self, process: str, snapshot: Snapshot | None, *, charge: bool = True) -> None:
@@ -141,7 +141,7 @@ class Keeper:
                 return
             del self._graves[process]
             if moved:
-                logger.warning("%d deliveries of process %s were handed back", moved, process)
+                logger.warning("What process %s held goes back to its queues (%d)", process, moved)
 
     def beat(self) -> None:
         """Renew all leases, and look at those of others."""
@@ -173,9 +173,15 @@ class Keeper:
             self._fail(exc)
 
     def _drop_former(self) -> None:
-        for process in list(self._former):
+        for process, board in list(self._former.items()):
             try:
-                if any(self._broker.leased(queue, process) for queue in self._hello.queues):
+                # the broker is asked first: what is settled in between is then skipped, not returned
+                leased = [(queue, tag) for queue in self._hello.queues for tag, _ in self._broker.leased(queue, process)]
+                held = {tag for _, tag, *_ in board.held()}
+                dropped = [Settlement(queue, tag, "", RETURN) for queue, tag in leased if tag not in held]
+                if dropped:
+                    self._broker.settle(process, dropped, results=False)
+                if len(dropped) < len(leased):
                     continue
                 self._reaper.bury(process, self._hello.queues, Snapshot())
             except OperationalError as exc:

@@ -139,6 +139,26 @@ class Link:
         self._in = bytearray(rest)
         return [self._decode(line) for line in lines]
 
+    def receive_one(self) -> dict[str, Any] | None:
+        """Wait for one message and leave what comes behind it in the socket, so that ``fileno`` tells of it; None at the end of
+        the file. For the talk at the beginning, before there is a loop that selects."""
+        while not self.closed:
+            select.select([self._sock], [], [])
+            end = 0
+            try:
+                end = self._sock.recv(CHUNK, socket.MSG_PEEK).find(b"\n") + 1
+                data = self._sock.recv(end or CHUNK)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            self.closed = not data
+            self._in += data
+            if end:
+                line, self._in = self._in[:-1], bytearray()
+                return self._decode(line)
+        return None
+
     def wait(self, timeout_s: float | None) -> list[dict[str, Any]]:
         """Wait for at least one message; [] after the timeout or at the end of the file."""
         while True:

@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastq.worker.kinship import die_with
 from fastq.worker.link import Link
@@ -38,9 +38,9 @@ def main() -> None:
     supervisor = int(sys.argv[2])
     if not die_with(supervisor):
         os._exit(0)
-    first = link.wait(None)
-    if first:
-        nursery_main(link, WorkerOptions.from_json(first[0]["options"]), supervisor)
+    first = link.receive_one()
+    if first is not None:
+        nursery_main(link, WorkerOptions.from_json(first["options"]), supervisor)
     os._exit(0)
 
 
@@ -188,7 +188,7 @@ def move_in(app: FastQ, options: WorkerOptions, node: str) -> None:
     setup_worker_logging(options.loglevel, app.conf)
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """End this process without the interpreter's farewell: threads of tasks, or of the application, must not hold it up."""
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         try:

@@ -33,10 +33,11 @@ def set_process_name(name: str) -> None:
 
     multiprocessing.current_process().name = name
     if sys.platform.startswith("linux"):
-        # the kernel keeps 15 bytes; /proc spares the supervisor another prctl
+        # the kernel keeps 15 bytes: the pool is what the command line tells already
+        short = name[name.find("PoolWorker") :] if "PoolWorker" in name else name
         try:
             with open("/proc/self/comm", "w") as file:
-                file.write(f"fastq:{name}"[:15])
+                file.write(f"fq:{short}"[:15])
         except OSError:
             return  # cosmetic: a system that hides /proc shows the interpreter's name
 

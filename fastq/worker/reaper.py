@@ -129,7 +129,7 @@ class Reaper:
         self._encode = encode
 
     def bury(self, process: str, queues: Sequence[str], snapshot: Snapshot | None, *, charge: bool = True) -> int:
-        """Condemn a process of this node and hand back what it had leased; return how many deliveries that were.
+        """Condemn a process of this node and hand back what it had leased; return how many deliveries went back to their queues.
 
         ``snapshot`` None: nothing is known of what was running. Raises OperationalError; call again then.
         """
@@ -142,14 +142,13 @@ class Reaper:
         moved = 0
         for lease in self._broker.condemn(leases):
             n = self._hand_back(lease.queue, lease.process, None, True)
-            logger.warning("Reaped the dead process %s: %d deliveries go back to queue %s", lease.process, n, lease.queue)
+            logger.warning("Process %s is dead: what it held goes back to queue %s (%d)", lease.process, lease.queue, n)
             moved += n
         return moved
 
     def _hand_back(self, queue: str, process: str, snapshot: Snapshot | None, charge: bool) -> int:
         leased = self._broker.leased(queue, process)
         marks: dict[str, bytes] = {}
-        dead = 0
         if leased:
             decided = plan(
                 leased,
@@ -160,10 +159,9 @@ class Reaper:
                 run_once=self._run_once,
             )
             marks = decided.marks
-            dead = len(decided.dead)
-            for at in range(0, dead, BATCH):
+            for at in range(0, len(decided.dead), BATCH):
                 self._settle_dead(queue, process, decided.dead[at : at + BATCH])
-        return dead + self._broker.release(queue, process, marks)
+        return self._broker.release(queue, process, marks)
 
     def _settle_dead(self, queue: str, process: str, lost: Sequence[Lost]) -> None:
         """Make dead letters, under the dead process' own name: if another node was faster, nothing happens."""

@@ -200,7 +200,7 @@ class _LeaseKeeper:
             self._keeper.watch(self._names[-1], self._board.region(0, 1))
         elif "fenced" in message and self._keeper is not None:
             if message["fenced"] == self._names[-1]:
-                self._keeper.retire(self._names[-1])
+                self._keeper.retire(self._names[-1], self._board.region(0, 1))
                 self._new_name()
             self._link.send({"process": self._names[-1]})
         elif "stopping" in message:

@@ -25,7 +25,7 @@ _GREEN_CODE = {
     "eventlet": (
         "import warnings\n"
         "with warnings.catch_warnings():\n"
-        "    warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "    warnings.filterwarnings('ignore', r'\\s*Eventlet is deprecated')\n"
         "    import eventlet\n"
         "eventlet.monkey_patch()\n"
         "from fastq.worker.green import main; main()"

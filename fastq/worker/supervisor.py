@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
+from fastq._core import ProcessBoard
 from fastq.exceptions import FastQError, ImproperlyConfigured
 from fastq.worker.banner import banner
 from fastq.worker.board import Board
@@ -287,19 +288,22 @@ class Supervisor:
             self._loop.unwatch(child.link.fileno())
 
     def _obey(self, child: Child, message: dict[str, Any]) -> None:
-        assert self._hello is not None
         if "ready" in message:
             child.ready = True
             if self._connected:
                 self._admit([child])
         elif "holding" in message and self._keeper is not None and child.process:
-            self._keeper.watch(child.process, self._board.region(child.index, self._hello.slots))
+            self._keeper.watch(child.process, self._region(child))
         elif "fenced" in message and self._keeper is not None:
             self._rename(child, message["fenced"])
         elif "recycle" in message:
             child.recycle = message["recycle"]
         elif "error" in message:
             child.error = message["error"]
+
+    def _region(self, child: Child) -> ProcessBoard:
+        assert self._hello is not None
+        return self._board.region(child.index, self._hello.slots)
 
     def _rename(self, child: Child, fenced: str) -> None:
         """Give a process whose lease was taken away a new name; under the old one it only settles what it was running."""
@@ -308,7 +312,7 @@ class Supervisor:
             child.link.send({"process": child.process})  # an answer to an earlier name: it has been given a new one
             return
         logger.warning("The lease of process %s was taken away: it goes on under a new name", fenced)
-        self._keeper.retire(fenced)
+        self._keeper.retire(fenced, self._region(child))
         child.former.append(fenced)
         child.process = self._identity.new_name(child.index)
         self._keeper.enter(child.process)
@@ -353,7 +357,7 @@ class Supervisor:
         in_order = status == 0
         charge = self._shutdown.stage < Stage.COLD
         if child.process and self._keeper is not None:
-            snapshot = Snapshot.of(self._board.region(child.index, hello.slots), hello.queues)
+            snapshot = Snapshot.of(self._region(child), hello.queues)
             for process in (child.process, *child.former):
                 self._keeper.bury(process, snapshot, charge=charge)
         if status is not None and not in_order and self._shutdown.stage < Stage.COLD:

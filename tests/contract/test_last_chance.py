@@ -109,5 +109,5 @@ def test_it_is_alone_across_queues(broker: Broker, transport: Transport, level: 
     worker = transport.worker("one", "two")
     broker.publish("p", 1, [Publication("one", envelope("poison", charged=LAST), level), publication("a", "two")])
     seen = [worker.ids(), worker.ids(), worker.ids()]
-    assert sorted(sum(seen, [])) == ["a", "poison"]
+    assert sorted(id for ids in seen for id in ids) == ["a", "poison"]
     assert ["poison"] in seen

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from fastq import _core
-from fastq.exceptions import Fenced
-from fastq.records import Lease
+from fastq.exceptions import Fenced, OperationalError
+from fastq.records import Lease, Publication
 from fastq.transports import Broker
 from tests.contract.conftest import LEASE_MS, Transport, Worker, envelope, ids, until
 
@@ -182,7 +182,8 @@ def test_releasing_twice_moves_nothing_twice(publish: Publish, worker: Worker, t
 def test_what_a_living_process_holds_is_not_released(publish: Publish, worker: Worker, transport: Transport) -> None:
     publish("a")
     (a,) = worker.fetch()
-    assert transport.broker().release("q", worker.process, {}) == 0
+    with pytest.raises(OperationalError, match=r"(?i)live|alive"):
+        transport.broker().release("q", worker.process, {})
     assert worker.settle(a.settled()).skipped == ()
     assert worker.ids() == []
 
@@ -232,8 +233,6 @@ def test_a_new_name_starts_with_its_own_numbers(publish: Publish, worker: Worker
 
 
 def test_redelivery_marks_travel_as_they_are(broker: Broker, worker: Worker) -> None:
-    from fastq.records import Publication
-
     marked = [envelope("a", charged=1), envelope("b", paid=True), envelope("c", charged=1, paid=True)]
     broker.publish("p", 1, [Publication("q", message) for message in marked])
     assert [one.message for one in worker.fetch()] == marked

@@ -8,8 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fastq.records import DONE, Settlement
+from fastq.records import DONE, Lease, Settlement
 from tests.contract.conftest import DEADLINE_S, Transport, publication, record, until
+
+#: memory:// is one process
+between_processes = pytest.mark.parametrize("transport", ["redis", "sqlite"], indirect=True)
 
 WORKER = """
 import sys
@@ -71,9 +74,8 @@ def test_a_closed_broker_may_be_used_again(transport: Transport) -> None:
     assert transport.worker().ids() == ["a", "b"]
 
 
+@between_processes
 def test_processes_produce_and_consume_at_once_and_nothing_is_lost(transport: Transport) -> None:
-    if transport.name == "memory":
-        return  # one process is all it is for; the next test has its threads
     producers = [run(PRODUCER, transport.url, f"producer{i}", "60") for i in range(2)]
     workers = [run(WORKER, transport.url, f"node.{i}.x", "0") for i in range(2)]
     for process in producers + workers:
@@ -125,10 +127,9 @@ def test_threads_with_brokers_of_their_own_lose_nothing(transport: Transport) ->
     assert got == sorted(f"{thread}.{number}" for thread in range(threads) for number in range(1, calls + 1))
 
 
+@between_processes
 @pytest.mark.parametrize("n", [1, 300])
 def test_what_a_killed_process_had_leased_is_released(transport: Transport, n: int) -> None:
-    if transport.name == "memory":
-        return
     transport.broker().publish("p", 1, [publication(f"{i:03}") for i in range(n)])
     holder = run(
         """
@@ -148,8 +149,6 @@ time.sleep(60)
     holder.wait(DEADLINE_S)
     holder.stdout.close()
     holder.stderr.close()
-    from fastq.records import Lease
-
     broker = transport.broker()
     broker.condemn([Lease("q", "node.killed", "")])
     assert broker.release("q", "node.killed", {}) == n

@@ -13,7 +13,7 @@ import pytest
 from fastq import _core
 from fastq.exceptions import OperationalError
 from fastq.records import StoredResult
-from fastq.transports import Inbox
+from fastq.transports import Inbox, TransportOptions, open_broker
 from tests.contract.conftest import DEADLINE_S, Transport, Worker, record, until
 
 Publish = Callable[..., None]
@@ -105,7 +105,9 @@ def test_ten_thousand_results_are_read_in_order(transport: Transport, kind: str)
     assert backend.get([ids[0], ids[n // 2]]) == [None, ids[n // 2].encode()]
 
 
-@pytest.mark.parametrize("id", ["x", "ü" * 100, "a b", "*", "{a}", "%s", "é\u0000ñ", "1", "'", "018c0000-0000-7000-8000-00000000000"])
+@pytest.mark.parametrize(
+    "id", ["x", "ü" * 100, "a b", "*", "{a}", "%s", "é\u0000ñ", "1", "'", "018c0000-0000-7000-8000-00000000000"]
+)
 def test_an_id_may_be_any_text(transport: Transport, id: str) -> None:
     backend = transport.backend()
     backend.store([StoredResult(id, record(), "inbox")])
@@ -245,8 +247,6 @@ def test_a_closed_inbox_says_so(transport: Transport) -> None:
 
 
 def test_a_backend_knows_its_own_broker(transport: Transport) -> None:
-    from fastq.transports import TransportOptions, open_broker
-
     assert transport.backend().shares(transport.broker())
     stranger = open_broker("memory://a store of its own", TransportOptions())
     assert not transport.backend().shares(stranger)

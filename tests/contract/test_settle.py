@@ -8,7 +8,7 @@ import pytest
 
 from fastq import _core
 from fastq.exceptions import Fenced
-from fastq.records import DEAD, DONE, RETRY, RETURN, Lease, Settlement
+from fastq.records import DEAD, DONE, RETRY, RETURN, Lease, Publication, Settlement
 from fastq.transports import Broker
 from tests.contract.conftest import LEASE_MS, Transport, Worker, envelope, ids, publication, record, until
 
@@ -55,7 +55,9 @@ def test_retry_replaces_the_message_at_the_tail_of_its_new_level(publish: Publis
 def test_retry_waits_its_delay(publish: Publish, worker: Worker, transport: Transport) -> None:
     publish("a", "b")
     a, b = worker.fetch()
-    worker.settle(a.settled(RETRY, message=envelope("later"), delay_ms=60_000), b.settled(RETRY, message=envelope("soon"), delay_ms=40))
+    worker.settle(
+        a.settled(RETRY, message=envelope("later"), delay_ms=60_000), b.settled(RETRY, message=envelope("soon"), delay_ms=40)
+    )
     assert worker.ids() == []
     assert depth(transport) == (0, 2, 0, 0)
     assert until(worker.ids) == ["soon"]
@@ -113,8 +115,6 @@ def test_dead_may_bring_its_own_message(publish: Publish, worker: Worker, transp
 
 
 def test_undecodable_bytes_can_be_dead_letters(transport: Transport, broker: Broker, worker: Worker) -> None:
-    from fastq.records import Publication
-
     garbage = b"\x93garbage\xff\x00"
     broker.publish("p", 1, [Publication("q", garbage)])
     (fetched,) = worker.look().leased
@@ -149,8 +149,6 @@ def test_return_goes_to_the_level_it_came_from(publish: Publish, worker: Worker)
 
 
 def test_return_charges_nothing(broker: Broker, worker: Worker) -> None:
-    from fastq.records import Publication
-
     broker.publish("p", 1, [Publication("q", envelope("a", charged=1, paid=True)), Publication("q", envelope("b"))])
     everything = worker.fetch()
     worker.settle(*(one.settled(RETURN) for one in everything))

@@ -225,6 +225,15 @@ def test_purge_says_how_many_it_dropped(app: FastQ, fastq: Invoke) -> None:
     assert (depth(app, "a"), depth(app, "b")) == ((0, 0), (0, 0))
 
 
+def test_purge_does_not_ask_about_nothing(fastq: Invoke) -> None:
+    assert fastq("purge").output.startswith("No queues to purge on sqlite://")
+    fill(fastq)
+    assert fastq("purge", "-f").exit_code == 0
+    result = fastq("purge")
+    assert result.exit_code == 0
+    assert result.output.startswith("No messages wait on sqlite://") and "(in a, b)" in result.output
+
+
 def test_purge_touches_only_the_chosen_queues(app: FastQ, fastq: Invoke) -> None:
     fill(fastq)
     assert fastq("purge", "-f", "-X", "b").output == "Purged 2 messages from 1 queue.\n"

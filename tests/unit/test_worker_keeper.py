@@ -112,14 +112,21 @@ def test_a_death_while_the_broker_is_away_is_buried_later(caplog: pytest.LogCapt
 def test_a_fenced_process_keeps_its_old_lease_while_something_runs_under_it() -> None:
     node = Node().connect()
     node.keeper.enter("old")
-    node.broker.lease("default", "old", message())
-    node.keeper.retire("old")
+    board = Board()
+    region = board.region(0, 1)
+    messages = [message(id="runs"), message(id="dropped")]
+    batch = _core.deliveries("default", node.broker.lease("default", "old", *messages), messages, _core.Registry([]))
+    region.hold(batch[:1], 0, 1)
+    region.claim(batch[0].record, 1)
+    node.keeper.retire("old", region)
     node.keeper.enter("new")
     node.keeper.beat()
     assert ("default", "old") in node.broker.leases, "it still runs there"
+    assert [_core.peek(m).id for m in node.broker.ready["default"]] == ["dropped"], "what had not started goes back"
     node.broker.held.clear()
     node.keeper.beat()
     assert set(node.broker.leases) == {("default", "new")}
+    board.close()
 
 
 def test_a_dead_node_is_reaped_after_three_looks() -> None:

@@ -39,6 +39,18 @@ def test_half_a_message_waits_for_its_rest() -> None:
     theirs.close()
 
 
+def test_a_conversation_takes_one_message_at_a_time() -> None:
+    ours, theirs = pair()
+    for i in range(3):
+        theirs.send({"n": i})
+    assert [ours.receive_one(), ours.receive_one()] == [{"n": 0}, {"n": 1}]
+    assert select.select([ours], [], [], 0)[0], "the third is still to be seen from outside"
+    assert ours.wait(0) == [{"n": 2}]
+    theirs.close()
+    assert ours.receive_one() is None
+    ours.close()
+
+
 def test_last_words_are_heard_before_the_end() -> None:
     ours, theirs = pair()
     theirs.send({"stopped": "warm"})

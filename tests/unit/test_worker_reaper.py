@@ -138,7 +138,7 @@ def test_a_process_that_held_nothing_leaves_nothing() -> None:
 def test_a_dead_letter_has_its_reason_and_its_result(shared: bool) -> None:
     broker, backend = FakeBroker(), FakeBackend(shared)
     broker.lease("default", "p", message(id="poison", deliveries=2))
-    assert reaper(broker, backend).bury("p", ["default"], Snapshot({"default": {"0:1:0"}})) == 1
+    assert reaper(broker, backend).bury("p", ["default"], Snapshot({"default": {"0:1:0"}})) == 0
     (dead,) = broker.dead
     assert (dead.id, dead.reason, dead.inbox) == ("poison", "worker-lost", "inbox")
     assert dead.detail is not None

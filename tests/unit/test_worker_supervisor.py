@@ -232,7 +232,7 @@ def test_the_keeper_of_a_killed_solo_worker_hands_back_and_goes(house: type[Hous
     node.wait(r"told 0 \{'start'")
     node.process.kill()
     node.process.wait(30)
-    node.wait("condemned n@h")
+    eventually(lambda: "condemned n@h" in node.log, "the lease goes")
     eventually(lambda: is_gone(keeper), "the keeper is gone")
 
 
@@ -248,7 +248,7 @@ def test_second_signal_ends_a_busy_solo_worker(house: type[House]) -> None:
     os.kill(node.pid, signal.SIGTERM)
     node.wait(r"told 0 \{'stop': 'warm'\}")
     assert node.stop() == 1
-    node.wait("condemned n@h")
+    eventually(lambda: "condemned n@h" in node.log, "the lease goes")
 
 
 def test_solo_without_a_broker_says_why_and_exits_1(house: type[House]) -> None:

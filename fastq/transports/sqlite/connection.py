@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from fastq.exceptions import ImproperlyConfigured
+from fastq.exceptions import FastQError, ImproperlyConfigured, OperationalError
 from fastq.transports.sqlite import schema
 from fastq.transports.sqlite.errors import busy, explain
 from fastq.transports.sqlite.url import Target
@@ -59,6 +59,7 @@ class Connection:
         self._synchronous = target.synchronous
         self._timeout_s = timeout_s
         self._sql: sqlite3.Connection | None = None
+        self._writing = False
         #: called when what was learned from the file may not hold: opened anew (perhaps another file), or rolled back
         self.on_reset: Callable[[], object] = _nothing
         with _gate:
@@ -68,35 +69,47 @@ class Connection:
 
     def __enter__(self) -> sqlite3.Connection:
         self.lock.acquire()
+        if self._writing:
+            # Rolling back would undo what the interrupted caller has done so far.
+            self.lock.release()
+            raise OperationalError(f"{self.path} is being written by the code that this call interrupts (a signal handler?).")
+        self._writing = True
         try:
             sql = self.opened()
             self._patiently(lambda: sql.execute("BEGIN IMMEDIATE"))
             return sql
-        except sqlite3.Error as error:
-            self.lock.release()
-            raise explain(error, self.path, self._timeout_s) from error
-        except BaseException:
-            self.lock.release()
+        except BaseException as error:
+            self._undo(error)
             raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        sql = self._sql
+        if error is None:
+            try:
+                if self._sql is not None:
+                    self._sql.execute("COMMIT")
+                self._writing = False
+                self.lock.release()
+            except BaseException as failure:
+                self._undo(failure)
+                raise
+        else:
+            self._undo(error)
+
+    def _undo(self, error: BaseException) -> None:
+        """Roll back, let the next caller in, and say what happened in fastq's words."""
         try:
-            if sql is None:
-                return
-            if error is None:
-                try:
-                    sql.execute("COMMIT")
-                    return
-                except sqlite3.Error as failure:
-                    error = failure
-            with contextlib.suppress(sqlite3.Error):
-                sql.rollback()
+            if self._sql is not None and self._sql.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._sql.rollback()
             self.on_reset()
-            if isinstance(error, sqlite3.Error):
-                raise explain(error, self.path, self._timeout_s) from error
         finally:
+            self._writing = False
             self.lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise self._explained(error) from error
+
+    def _explained(self, error: sqlite3.Error) -> FastQError:
+        return explain(error, self.path, self._timeout_s, worked=self.file is not None)
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return the rows of one query outside of any transaction."""
@@ -105,7 +118,7 @@ class Connection:
                 sql = self.opened()
                 return self._patiently(lambda: sql.execute(statement, values).fetchall())
             except sqlite3.Error as error:
-                raise explain(error, self.path, self._timeout_s) from error
+                raise self._explained(error) from error
 
     def data_version(self) -> int:
         """Return a number that changes when another connection has committed (2 us)."""

@@ -20,8 +20,10 @@ def busy(error: sqlite3.Error) -> bool:
     return code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def explain(error: sqlite3.Error, path: str, timeout_s: float) -> FastQError:
-    """Return the error to raise: what was seen, and what to do."""
+def explain(error: sqlite3.Error, path: str, timeout_s: float, *, worked: bool) -> FastQError:
+    """Return the error to raise: what was seen, and what to do. ``worked``: the file could be used before, so it is worth trying
+    again (a disk mounted read-only after a fault, a directory away for a moment): OperationalError, whatever it is."""
+    misuse = OperationalError if worked else ImproperlyConfigured
     match code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return OperationalError(
@@ -30,20 +32,20 @@ def explain(error: sqlite3.Error, path: str, timeout_s: float) -> FastQError:
         case sqlite3.SQLITE_FULL:
             return OperationalError(f"{path} cannot grow: the disk is full (or a quota is reached). Nothing was changed.")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            return ImproperlyConfigured(
+            return misuse(
                 f"{path} cannot be written: fastq needs write permission on the file and on its directory (for -wal and -shm)."
             )
         case sqlite3.SQLITE_CANTOPEN:
-            return ImproperlyConfigured(f"{path} cannot be opened: {_why_not(path)}.")
+            return misuse(f"{path} cannot be opened: {_why_not(path)}.")
         case sqlite3.SQLITE_NOTADB:
-            return ImproperlyConfigured(f"{path} is not an SQLite database: name another file, or move this one away.")
+            return misuse(f"{path} is not an SQLite database: name another file, or move this one away.")
         case sqlite3.SQLITE_CORRUPT:
             return OperationalError(
                 f"{path} is damaged ({error}): move it away, and save what can be read with `sqlite3 FILE .recover`."
             )
         case sqlite3.SQLITE_TOOBIG:
             return OperationalError(f"A message or result is larger than SQLite can hold ({error}).")
-    return OperationalError(f"{path}: {type(error).__name__}: {error}")
+    return OperationalError(f"{path}: {getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}")
 
 
 def _why_not(path: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Sequence
 
+from fastq.exceptions import OperationalError
 from fastq.records import Lease
 from fastq.transports.sqlite import places
 from fastq.transports.sqlite.schema import bounds
@@ -86,10 +87,9 @@ def _alive(sql: sqlite3.Connection, queue: int, process: str) -> bool:
 
 
 def release(sql: sqlite3.Connection, queue: int, process: str, marks: dict[str, bytes]) -> tuple[int, bool]:
-    """Move the newest messages of a process back to the head; return how many, and whether any may be left. What a living process
-    holds stays."""
+    """Move the newest messages of a process back to the head; return how many, and whether any may be left."""
     if _alive(sql, queue, process):
-        return 0, False
+        raise OperationalError(f"{process} holds a live lease: condemn it before its deliveries are released.")
     keys = [
         key
         for (key,) in sql.execute(

@@ -107,6 +107,8 @@ def level_of(key: int) -> int:
 
 def check(sql: sqlite3.Connection, path: str) -> bool:
     """Say whether the tables are there; ImproperlyConfigured if the file is another application's or of a newer fastq."""
+    # First the tables, then whose they are: both come with one commit, which another process may make between the two looks.
+    used = sql.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     (application,) = sql.execute("PRAGMA application_id").fetchone()
     (version,) = sql.execute("PRAGMA user_version").fetchone()
     if application == APPLICATION_ID:
@@ -116,7 +118,7 @@ def check(sql: sqlite3.Connection, path: str) -> bool:
                 "upgrade fastq here too, or name another file."
             )
         return bool(version)
-    if application or sql.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+    if application or used:
         raise ImproperlyConfigured(f"{path} is the database of another application: give fastq a file of its own.")
     return False
 

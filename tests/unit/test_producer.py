@@ -1,0 +1,432 @@
+"""Group commit: one call in flight, everybody's messages kept once, nobody left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastq
+from fastq.exceptions import OperationalError
+from fastq.producer import NO_RETRY, Producer, RetryPolicy
+from fastq.records import Publication
+
+QUICK = RetryPolicy(max_retries=3, interval_step_s=0.0)
+
+
+class FakeBroker:
+    """Keep what is published, once per (producer, number); fail as told."""
+
+    url = "fake://"
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, list[bytes]]] = []
+        self.kept: dict[tuple[str, int], list[bytes]] = {}
+        self.failures: list[BaseException] = []
+        self.lose_replies = 0
+        self.before: Callable[[int], object] = lambda n: None
+        self.busy = threading.Lock()
+        self.closed = False
+        self.offset_ms = 0
+
+    def now_ms(self) -> int:
+        return int(time.time() * 1000) + self.offset_ms
+
+    def publish(self, producer: str, number: int, publications: Sequence[Publication]) -> None:
+        assert self.busy.acquire(blocking=False), "two calls in flight"
+        try:
+            self.calls.append((producer, number, [p.message for p in publications]))
+            self.before(len(self.calls))
+            if self.failures:
+                raise self.failures.pop(0)
+            self.kept.setdefault((producer, number), [p.message for p in publications])
+            if self.lose_replies:
+                self.lose_replies -= 1
+                raise OperationalError("reply lost")
+        finally:
+            self.busy.release()
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def messages(self) -> list[bytes]:
+        return [message for batch in self.kept.values() for message in batch]
+
+
+def make() -> tuple[Producer, FakeBroker]:
+    broker = FakeBroker()
+    return Producer(lambda: broker), broker  # type: ignore[arg-type, return-value]
+
+
+def one(text: str) -> tuple[Publication]:
+    return (Publication("default", text.encode()),)
+
+
+def spawn(n: int, work: Callable[[int], object]) -> list[threading.Thread]:
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def finish(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], object], deadline_s: float = 20) -> None:
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_alone_a_call_is_one_message() -> None:
+    producer, broker = make()
+    for i in range(3):
+        producer.publish(one(str(i)), (str(i),), QUICK)
+    assert [(number, messages) for _, number, messages in broker.calls] == [(1, [b"0"]), (2, [b"1"]), (3, [b"2"])]
+    assert {name for name, _, _ in broker.calls} == {producer.name}
+
+
+def test_callers_that_come_during_a_call_share_the_next() -> None:
+    producer, broker = make()
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(n: int) -> None:
+        if n == 1:
+            inside.set()
+            assert go.wait(20)
+
+    broker.before = hold
+    first = spawn(1, lambda i: producer.publish(one("first"), ("first",), QUICK))
+    assert inside.wait(20)
+    others = spawn(20, lambda i: producer.publish(one(str(i)), (str(i),), QUICK))
+    until(lambda: len(producer._lane().queue) == 20)
+    go.set()
+    finish(first + others)
+    assert [len(messages) for _, _, messages in broker.calls] == [1, 20]
+    assert sorted(broker.messages) == sorted([b"first", *(str(i).encode() for i in range(20))])
+    lane = producer._lane()
+    assert not lane.leading and not lane.queue and lane.open is None
+
+
+def test_many_threads_keep_every_message_once() -> None:
+    producer, broker = make()
+
+    def work(i: int) -> None:
+        for j in range(50):
+            producer.publish(one(f"{i}.{j}"), (f"{i}.{j}",), QUICK)
+
+    finish(spawn(16, work))
+    assert sorted(broker.messages) == sorted(f"{i}.{j}".encode() for i in range(16) for j in range(50))
+    numbers = [number for _, number, _ in broker.calls]
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_batch_is_a_thousand_messages_at_most() -> None:
+    producer, broker = make()
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(n: int) -> None:
+        if n == 1:
+            inside.set()
+            assert go.wait(20)
+
+    broker.before = hold
+    first = spawn(1, lambda i: producer.publish(one("x"), ("x",), QUICK))
+    assert inside.wait(20)
+    big = tuple(Publication("q", b"m") for _ in range(400))
+    others = spawn(6, lambda i: producer.publish(big, (), QUICK))
+    until(lambda: len(producer._lane().queue) == 6)
+    go.set()
+    finish(first + others)
+    assert [len(messages) for _, _, messages in broker.calls] == [1, 800, 800, 800]
+
+
+def test_a_lost_reply_is_repeated_under_the_same_number() -> None:
+    producer, broker = make()
+    broker.lose_replies = 2
+    producer.publish(one("a"), ("a",), QUICK)
+    assert [(number, messages) for _, number, messages in broker.calls] == [(1, [b"a"])] * 3
+    assert broker.messages == [b"a"]
+
+
+def test_given_up_it_says_which_tasks_are_unknown() -> None:
+    producer, broker = make()
+    broker.failures = [OperationalError(f"down {i}") for i in range(4)]
+    with pytest.raises(OperationalError, match=r"down 3 \(it is unknown whether the broker kept a, b, c and 1 more\)") as caught:
+        producer.publish(one("a"), ("a", "b", "c", "d"), QUICK)
+    assert caught.value.task_ids == ("a", "b", "c", "d")
+    assert len(broker.calls) == 4
+    producer.publish(one("b"), ("b",), QUICK)
+    assert broker.calls[-1][1] == 2, "the number of a failed call is not used again"
+
+
+def test_pauses_follow_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    producer, broker = make()
+    broker.failures = [OperationalError("x") for _ in range(5)]
+    producer.publish(one("a"), ("a",), RetryPolicy.of({"max_retries": 5, "interval_start": 0, "interval_step": 0.4, "interval_max": 1}))
+    assert pauses == [0.0, 0.4, 0.8, 1.0, 1.0]
+    assert RetryPolicy.of({"max_retries": None}).pause_s(10_000) == 1.0
+    assert NO_RETRY.pause_s(1) is None
+    with pytest.raises(ValueError, match="unknown keys .'interval'."):
+        RetryPolicy.of({"interval": 3})
+
+
+def test_followers_of_a_failed_call_each_have_an_error_of_their_own() -> None:
+    producer, broker = make()
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(n: int) -> None:
+        if n == 1:
+            inside.set()
+            assert go.wait(20)
+        else:
+            broker.failures.append(OperationalError("down"))
+
+    broker.before = hold
+    errors: dict[str, BaseException] = {}
+
+    def work(i: int) -> None:
+        try:
+            producer.publish(one(str(i)), (str(i),), NO_RETRY)
+        except OperationalError as exc:
+            errors[str(i)] = exc
+
+    first = spawn(1, lambda i: producer.publish(one("first"), ("first",), NO_RETRY))
+    assert inside.wait(20)
+    others = spawn(5, work)
+    until(lambda: len(producer._lane().queue) == 5)
+    go.set()
+    finish(first + others)
+    assert {name: exc.task_ids for name, exc in errors.items()} == {str(i): (str(i),) for i in range(5)}  # type: ignore[attr-defined]
+    assert len({id(exc) for exc in errors.values()}) == 5
+
+
+def test_different_retry_policies_do_not_share_a_call() -> None:
+    producer, broker = make()
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(n: int) -> None:
+        if n == 1:
+            inside.set()
+            assert go.wait(20)
+
+    broker.before = hold
+    first = spawn(1, lambda i: producer.publish(one("x"), ("x",), QUICK))
+    assert inside.wait(20)
+    others = spawn(4, lambda i: producer.publish(one(str(i)), (str(i),), NO_RETRY if i % 2 else QUICK))
+    until(lambda: len(producer._lane().queue) == 4)
+    go.set()
+    finish(first + others)
+    assert sorted(broker.messages) == [b"0", b"1", b"2", b"3", b"x"]
+    for _, _, messages in broker.calls[1:]:
+        assert len({int(message) % 2 for message in messages}) == 1
+
+
+def test_a_fault_in_the_transport_reaches_every_caller() -> None:
+    producer, broker = make()
+    broker.failures = [ValueError("a bug")]
+    with pytest.raises(ValueError, match="a bug"):
+        producer.publish(one("a"), ("a",), QUICK)
+    producer.publish(one("b"), ("b",), QUICK)
+    assert broker.messages == [b"b"]
+
+
+def test_an_interrupted_leader_leaves_its_followers_messages_to_the_next() -> None:
+    producer, broker = make()
+    inside, go, again = threading.Event(), threading.Event(), threading.Event()
+
+    def hold(n: int) -> None:
+        if n == 1:
+            inside.set()
+            assert go.wait(20)
+        elif n == 2:
+            broker.failures.append(KeyboardInterrupt())
+            again.set()
+
+    broker.before = hold
+    ended: dict[int, BaseException | None] = {}
+
+    def work(i: int) -> None:
+        try:
+            producer.publish(one(str(i)), (str(i),), QUICK)
+            ended[i] = None
+        except KeyboardInterrupt as exc:
+            ended[i] = exc
+
+    first = spawn(1, lambda i: producer.publish(one("first"), ("first",), QUICK))
+    assert inside.wait(20)
+    others = spawn(5, work)
+    until(lambda: len(producer._lane().queue) == 5)
+    go.set()
+    finish(first + others)
+    assert again.is_set()
+    interrupted = [i for i, exc in ended.items() if exc is not None]
+    assert len(interrupted) == 1 and len(ended) == 5
+    second, third = broker.calls[1:3]
+    assert second == third, "repeated as it was, under its own number"
+    kept = broker.messages
+    assert len(kept) == len(set(kept))
+    assert {str(i).encode() for i in ended if i not in interrupted} <= set(kept)
+    lane = producer._lane()
+    assert not lane.leading and not lane.queue
+
+
+def test_interrupted_alone_it_can_go_on() -> None:
+    producer, broker = make()
+    broker.failures = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        producer.publish(one("a"), ("a",), QUICK)
+    producer.publish(one("b"), ("b",), QUICK)
+    assert broker.messages == [b"b"]
+
+
+def test_the_clock_is_the_brokers() -> None:
+    producer, broker = make()
+    broker.offset_ms = -3_600_000
+    assert abs(producer.now_ms() - broker.now_ms()) < 5_000
+    assert broker.calls == [], "asking for the time publishes nothing"
+    broker.offset_ms = 7_200_000
+    producer.publish(one("a"), ("a",), QUICK)
+    assert abs(producer.now_ms() - broker.now_ms()) < 5_000
+
+
+def test_coroutines_of_several_loops_share_calls() -> None:
+    producer, broker = make()
+
+    async def many(loop: int) -> None:
+        await asyncio.gather(*(producer.apublish(one(f"{loop}.{i}"), (str(i),), QUICK) for i in range(100)))
+
+    finish(spawn(4, lambda n: asyncio.run(many(n))))
+    assert sorted(broker.messages) == sorted(f"{n}.{i}".encode() for n in range(4) for i in range(100))
+    assert len(broker.calls) < 400
+
+
+def test_threads_and_coroutines_share_calls() -> None:
+    producer, broker = make()
+
+    async def many() -> None:
+        await asyncio.gather(*(producer.apublish(one(f"loop.{i}"), (), QUICK) for i in range(50)))
+
+    def work(n: int) -> None:
+        if n == 0:
+            asyncio.run(many())
+        else:
+            for i in range(50):
+                producer.publish(one(f"{n}.{i}"), (), QUICK)
+
+    finish(spawn(4, work))
+    assert len(broker.messages) == len(set(broker.messages)) == 200
+
+
+def test_a_coroutine_gets_the_error_too() -> None:
+    producer, broker = make()
+    broker.failures = [OperationalError("down")]
+    with pytest.raises(OperationalError, match="down") as caught:
+        asyncio.run(producer.apublish(one("a"), ("a",), NO_RETRY))
+    assert caught.value.task_ids == ("a",)
+
+
+def test_flush_sends_what_a_loop_has_accepted_but_not_awaited() -> None:
+    producer, broker = make()
+
+    async def forget() -> None:
+        task = asyncio.ensure_future(producer.apublish(one("a"), ("a",), QUICK))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    for _ in range(20):
+        asyncio.run(forget())
+    assert producer.flush()
+    assert not producer._lane().queue
+
+
+def test_closing_sends_what_is_queued_and_a_later_publish_connects_again() -> None:
+    producer, broker = make()
+    producer.publish(one("a"), (), QUICK)
+    producer.close()
+    assert broker.closed
+    producer.publish(one("b"), (), QUICK)
+    assert broker.messages == [b"a", b"b"]
+
+
+def test_a_fork_starts_afresh_even_while_a_call_is_in_flight() -> None:
+    producer, broker = make()
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(n: int) -> None:
+        if n == 1:
+            inside.set()
+            assert go.wait(20)
+
+    broker.before = hold
+    name = producer.name
+    leader = spawn(1, lambda i: producer.publish(one("parent"), (), QUICK))
+    assert inside.wait(20)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # the child: every lock of the parent is held for ever here
+        status = 1
+        try:
+            fresh = FakeBroker()
+            producer._open_broker = lambda: fresh  # type: ignore[assignment, return-value]
+            producer.publish(one("child"), (), QUICK)
+            own = producer.name
+            ok = fresh.calls == [(own, 1, [b"child"])] and own != name and not broker.closed
+            os.write(write, b"ok" if ok else repr(fresh.calls).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write)
+    assert os.read(read, 1000) == b"ok"
+    os.close(read)
+    assert os.waitpid(pid, 0)[1] == 0
+    go.set()
+    finish(leader)
+    assert producer.name == name
+    assert broker.messages == [b"parent"]
+
+
+def test_nothing_accepted_is_lost_at_exit(tmp_path: Path) -> None:
+    script = tmp_path / "leaving.py"
+    script.write_text(
+        "import asyncio, threading\n"
+        "from fastq import FastQ\n"
+        f"app = FastQ('leaving', broker='sqlite:///{tmp_path}/x.db')\n"
+        "@app.task\ndef work(i): pass\n"
+        "async def main():\n"
+        "    tasks = [asyncio.create_task(work.adelay(i)) for i in range(200)]\n"
+        "    await work.adelay(0)\n"  # the clock is known: the others queue at their first step
+        "    loop = asyncio.get_running_loop()\n"
+        "    loop.call_soon(loop.stop)\n"
+        "    await asyncio.sleep(60)\n"
+        "loop = asyncio.new_event_loop()\n"
+        "task = loop.create_task(main())\n"
+        "loop.run_forever()\n"
+        "import os, sys\n"
+        "sys.stderr = open(os.devnull, 'w')\n"  # asyncio complains of the tasks left pending, as it should
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(fastq.__file__).parent.parent)}
+    subprocess.run([sys.executable, str(script)], check=True, env=environment, timeout=60)
+    app = fastq.FastQ(broker=f"sqlite:///{tmp_path}/x.db", set_as_current=False)
+    from fastq.transports import open_inspector
+
+    inspector = open_inspector(app.broker_url, app.transport_options())
+    assert inspector.depth("default")["ready"] == 201
+    inspector.close()
+
+
