@@ -73,8 +73,10 @@ def run(harness: Path, venvs: Path | None, arguments: Sequence[str], timeout_s: 
 
 def main() -> None:
     harness, venvs = os.environ.get("BENCH_HARNESS"), os.environ.get("BENCH_VENVS")
-    if not harness or len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         raise SystemExit(__doc__)
+    if not harness:
+        raise SystemExit("BENCH_HARNESS is not set: it names the folder of the harness' run.py")
     for record in run(Path(harness), Path(venvs) if venvs else None, sys.argv[1:]):
         print(json.dumps(record))
 

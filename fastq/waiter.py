@@ -302,10 +302,11 @@ class Waiter:
                 left = 0.0
             # the reader thread looks now and then whether it is still needed
             wait_s = min(poll_s, left if left is not None else poll_s)
-            if not self._ensure_open(state, deadline):
-                return False
             inbox = state.inbox
-            assert inbox is not None
+            if inbox is None:
+                if not self._open(state, deadline):
+                    return False
+                continue  # what is waited for has been read: it may be over
             try:
                 arrivals = inbox.read(wait_s)
             except OperationalError as exc:
@@ -326,10 +327,8 @@ class Waiter:
             self._read_waiting(state, None)
             poll_s = min(poll_s * 2, POLL_MOST_S)
 
-    def _ensure_open(self, state: _State, deadline: float | None) -> bool:
-        """Subscribe if need be, then read what is waited for. False when the time is over."""
-        if state.inbox is not None:
-            return True
+    def _open(self, state: _State, deadline: float | None) -> bool:
+        """Subscribe, then read what is waited for. False when the time is over."""
         began = time.monotonic()
         pause_s = 0.05
         while True:

@@ -6,7 +6,6 @@ a copy of its own. ``store("name").clock`` may be replaced by a simulated clock,
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import os
 import select
@@ -62,34 +61,37 @@ class Signal:
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
-        os.set_blocking(self._read, False)
-        os.set_blocking(self._write, False)
+        self._lock = threading.Lock()
+        # One byte is in the pipe while it is set. Counted here, because eventlet's os.read and os.write wait on any descriptor.
+        self._is_set = False
         self.closed = False
 
     def fileno(self) -> int:
         return self._read
 
     def set(self) -> None:
-        # A full pipe is set already.
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._write, b"!")
+        with self._lock:
+            if not self._is_set and not self.closed:
+                self._is_set = True
+                os.write(self._write, b"!")
 
     def clear(self) -> bool:
         """Clear it; True if it was set."""
-        was_set = False
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._read, 4096):
-                was_set = True
+        with self._lock:
+            was_set, self._is_set = self._is_set, False
+            if was_set:
+                os.read(self._read, 1)
         return was_set
 
     def wait(self, timeout_s: float | None) -> None:
         select.select([self._read], [], [], None if timeout_s is None else max(timeout_s, 0.0))
 
     def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            os.close(self._read)
-            os.close(self._write)
+        with self._lock:
+            if not self.closed:
+                self.closed = True
+                os.close(self._read)
+                os.close(self._write)
 
 
 # --- the store ---

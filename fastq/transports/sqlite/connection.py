@@ -34,7 +34,7 @@ T = TypeVar("T")
 #: seconds; the first wait for the write lock: about the length of a small transaction
 FIRST_WAIT_S = 0.0001
 #: seconds; the longest: a large transaction (500 settlements with results) takes about 3 ms
-LONGEST_WAIT_S = 0.004
+LONGEST_WAIT_S = 0.002
 #: pages of 4 KiB after which a commit moves the WAL into the file (16 MiB): an fsync per some 20,000 tasks, not per 2,000
 CHECKPOINT_PAGES = 4000
 #: RETURNING, and row values in upserts
@@ -196,6 +196,13 @@ class Connection:
             if sql is not None:
                 with contextlib.suppress(sqlite3.Error):
                     sql.close()
+
+    def __del__(self) -> None:
+        # Python 3.13 warns of connections that nobody closed; here every one is closed with its owner.
+        sql = getattr(self, "_sql", None)
+        if sql is not None:
+            with contextlib.suppress(sqlite3.Error):
+                sql.close()
 
 
 def _nothing() -> None:
