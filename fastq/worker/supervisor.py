@@ -311,7 +311,7 @@ class Supervisor:
         if fenced != child.process:
             child.link.send({"process": child.process})  # an answer to an earlier name: it has been given a new one
             return
-        logger.warning("The lease of process %s was taken away: it goes on under a new name", fenced)
+        logger.info("Process %s goes on under a new name", fenced)
         self._keeper.retire(fenced, self._region(child))
         child.former.append(fenced)
         child.process = self._identity.new_name(child.index)

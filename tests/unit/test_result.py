@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fastq import FastQ, ResultSet, Task, _core
+from fastq import FastQ, ResultSet, Task, _core, waiter
 from fastq.exceptions import EncodeError, ImproperlyConfigured, OperationalError, RemoteError, TimeoutError
 from fastq.records import Publication
 from fastq.remote import RemoteTraceback
@@ -36,6 +36,12 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FastQ]:
         yield app
     if request.param == "memory":
         memory.reset(request.node.name)
+
+
+@pytest.fixture(autouse=True)
+def no_slow_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be found by the slow poll that should have been found at once."""
+    monkeypatch.setattr(waiter, "POLL_FIRST_S", 600.0)
 
 
 class CustomError(Exception):

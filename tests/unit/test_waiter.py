@@ -17,6 +17,12 @@ from fastq.exceptions import OperationalError
 from fastq.waiter import Waiter
 
 
+@pytest.fixture(autouse=True)
+def no_slow_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be found by the slow poll that should have been found at once."""
+    monkeypatch.setattr(waiter, "POLL_FIRST_S", 600.0)
+
+
 def record(state: str = "SUCCESS", size: int = 0) -> bytes:
     return _core.encode_result(state, "application/x-msgpack", _core.packb("x" * size), None, 1, None)
 

@@ -209,10 +209,13 @@ class RedisBroker:
                 answers += answer
                 taken = self._take_in(fetch, answer, leased)
                 left -= taken
-                if taken == 1 and self._last_chance(leased[-1].messages[0]):
-                    left = 0
-                if left <= 0:
-                    rest = [name for name in order[position + 1 :] if name in idle_on]
+                if taken:
+                    if self._last_chance(leased[-1].messages[0]):
+                        left = 0
+                    spare = True  # alone means alone in all queues
+                if left <= 0 or (leased and position == len(order) - 1):
+                    # what was registered as idle, in this call or before, is not idle any more
+                    rest = [name for name in order if name in idle_on]
                     if rest:
                         replies = self._connection.call([self._fetch_command(fetch, name, 0, False, spare) for name in rest])
                         answers += (late := list(zip(rest, replies, strict=True)))
@@ -256,11 +259,16 @@ class RedisBroker:
             *(keys.leases, keys.leased(fetch.process), keys.idle, keys.delayed, keys.levels),
             *keys.ready,
             *(fetch.process, fetch.number, min(n, CALL_MESSAGES), int(idle), int(spare)),
-            *(self.options.max_deliveries - 1, CALL_BYTES, self.keys.wake_prefix),
+            *(self._last, CALL_BYTES, self.keys.wake_prefix),
         )
 
+    @property
+    def _last(self) -> int:
+        """How many charged deliveries make the next one the last; more than a mark can count where there is no limit."""
+        return self.options.max_deliveries - 1 if self.options.max_deliveries > 0 else 128
+
     def _last_chance(self, message: bytes) -> bool:
-        return message[:1] == b"\xc1" and len(message) > 1 and 0 < message[1] & 0x7F >= self.options.max_deliveries - 1
+        return message[:1] == b"\xc1" and len(message) > 1 and 0 < message[1] & 0x7F >= self._last
 
     def wake(self, process: str) -> RedisWake:
         return RedisWake(self.address, self.options, self.keys.wake(process))

@@ -87,7 +87,7 @@ class RedisInspector:
     def retry_dead(self, queue: str, names: Iterable[str]) -> int:
         keys = self.keys.queue(queue)
         moved = 0
-        for step in _steps(names):
+        for step in _steps(dict.fromkeys(names)):
             moved += self._connection.run(
                 script("retry_dead"),
                 (keys.dead, keys.dead_messages, keys.idle, keys.levels, *keys.ready),
