@@ -178,6 +178,16 @@ def encode_result(
 def decode_result(record: bytes) -> tuple[str, str, bytes, str | None, int, dict[str, Any] | None]:
     """Read a result record (readers ignore trailing elements); DecodeError otherwise."""
 
+def gather_results(
+    settlements: Sequence[Settlement], inline_max: int
+) -> tuple[list[tuple[bool, str, bytes, list[Any]]], list[tuple[str, bytes, list[Any]]]]:
+    """Gather the results of a settle batch by where they are stored and by who waits for them.
+
+    Returns the groups (whether the ids are UUIDv7 of one time slot of 4,096 ms, their first 10 characters or else the one id,
+    places, [id, record, ...]) and the inboxes (name, places, [id, record or None if over ``inline_max`` bytes, ...]). Places are
+    the indexes of the settlements as two bytes each, low byte first. Settlements without a result are left out.
+    """
+
 @final
 class BatchWindow:
     """Measured run time per task name (EWMA over entries), and how many of them one fetch may take."""

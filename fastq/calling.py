@@ -364,15 +364,24 @@ class Plan:
         if parent_id is not None:
             options["parent_id"] = parent_id
         if headers:
-            try:
-                _core.packb(dict(headers), default)
-            except EncodeError:
-                found = blame(self.app.serializers, "msgpack", dict(headers), "headers") or ("headers", dict(headers))
-                raise EncodeError(f"{self.name}: {unserializable('msgpack', *found)}") from None
-            options["headers"] = dict(headers)
+            options["headers"] = self._headers(headers)
         if eta_ms:
             options["eta_ms"] = eta_ms
         return options
+
+    def _headers(self, headers: Mapping[str, Any]) -> dict[str, Any]:
+        """Return headers as the envelope has them: plain values only, for every worker reads them before any serializer."""
+        for key, value in headers.items():
+            if not isinstance(key, str):
+                raise TypeError(f"headers: the name {key!r} is {type(key).__name__}, expected text")
+            try:
+                _core.packb(value)
+            except (EncodeError, RecursionError):
+                raise EncodeError(
+                    f"{self.name}: headers[{key!r}] is of type {type(value).__name__}, and headers hold plain values only (numbers, "
+                    "text, bytes, lists, dicts): send it as text, or as an argument."
+                ) from None
+        return dict(headers)
 
     def _when(self, now_ms: int, countdown: float | timedelta | None, eta: datetime | None) -> tuple[int, int]:
         """Return (delay in ms, due at in ms); as in Celery a countdown wins over an eta."""

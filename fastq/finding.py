@@ -95,6 +95,8 @@ def _exists(name: str) -> bool:
     """Say whether a module is there. Imports its parents; an error inside those is raised as it is."""
     if name in sys.modules:
         return True
+    if not all(part.isidentifier() for part in name.split(".")):
+        return False
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError as exc:
@@ -106,14 +108,9 @@ def _exists(name: str) -> bool:
 
 
 def _import(name: str, said_by: str, cwd: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as exc:
-        if exc.name is not None and (name == exc.name or name.startswith(exc.name + ".")) and not _exists(name):
-            raise _no_module(name, said_by, cwd) from None
-        raise
-    except ValueError:
-        raise _no_module(name, said_by, cwd) from None
+    if not _exists(name):
+        raise _no_module(name, said_by, cwd)
+    return importlib.import_module(name)
 
 
 def _no_module(name: str, said_by: str, cwd: str) -> ImproperlyConfigured:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any
 
 from fastq.running import current
@@ -28,6 +27,8 @@ __all__ = [
 TASK_LOGGER = "fastq.task"
 #: where printed text goes
 REDIRECT_LOGGER = "fastq.redirected"
+#: a longer line is logged before its end comes
+MAX_LINE_CHARS = 8_192
 
 _COLORS = {
     logging.DEBUG: "\x1b[34m",
@@ -184,37 +185,50 @@ class LoggingProxy:
     def __init__(self, logger: logging.Logger, level: int = logging.WARNING) -> None:
         self._logger = logger
         self._level = level
-        self._writing = threading.local()
+        #: per thread: whether it is inside ``log``, the line begun, and the task that began it
+        self._local = threading.local()
 
     def write(self, data: str | bytes) -> int:
-        """Log the text, one record per line that holds more than space."""
+        """Log the text line by line. A line without its end waits for it, for ``flush``, or for another task's text."""
         text = data.decode(self.encoding, self.errors) if isinstance(data, bytes) else str(data)
-        if getattr(self._writing, "now", False):
+        local = self._local
+        if getattr(local, "logging", False):
             # the handler itself writes here: to the real file, or it would never end
             real = sys.__stderr__
             return real.write(text) if real is not None else len(text)
-        stripped = text.rstrip("\n")
-        if stripped.strip():
-            with self._guard():
-                for line in stripped.splitlines() if "\n" in stripped else (stripped,):
-                    if line.strip():
-                        self._logger.log(self._level, "%s", line)
+        delivery = current.get()
+        begun: str = getattr(local, "begun", "")
+        if begun and local.task is not delivery:
+            self._log(begun)
+            begun = ""
+        *lines, begun = (begun + text).split("\n")
+        for line in lines:
+            self._log(line)
+        if len(begun) > MAX_LINE_CHARS:
+            self._log(begun)
+            begun = ""
+        local.begun = begun
+        local.task = delivery if begun else None
         return len(text)
 
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        self._writing.now = True
-        try:
-            yield
-        finally:
-            self._writing.now = False
+    def _log(self, line: str) -> None:
+        if line.strip():
+            self._local.logging = True
+            try:
+                self._logger.log(self._level, "%s", line.rstrip("\r"))
+            finally:
+                self._local.logging = False
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Do nothing: every record is written at once."""
+        """Log the line that was begun."""
+        begun: str = getattr(self._local, "begun", "")
+        if begun and not getattr(self._local, "logging", False):
+            self._local.begun = ""
+            self._log(begun)
 
     def close(self) -> None:
         """Do nothing: the process' own file stays open."""

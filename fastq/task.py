@@ -173,6 +173,9 @@ class Task(Generic[P, R]):
 
     app: FastQ
     name: str = ""
+    __name__: str
+    #: the function it was made of
+    __wrapped__: Callable[..., Any]
     #: queue it is sent to; None: ``task_default_queue``
     queue: str | None = None
     #: 0 to 9, higher is more urgent; None: ``task_default_priority``

@@ -48,6 +48,8 @@ READ_BATCH = 1_000
 COMPANIONS = 255
 #: how long an inbox may be unreachable before waiters are told
 GIVE_UP_S = 30.0
+#: how soon the reader thread sees that it is no longer needed
+READER_STEP_S = 1.0
 #: results remembered before those nobody holds any more are swept out
 SWEEP_AT = 10_000
 
@@ -71,7 +73,7 @@ class Awaited(Protocol):
 class _Ticket:
     """One caller's wait for some results."""
 
-    __slots__ = ("closed", "error", "fresh", "gate", "lead", "loop", "missing", "wake")
+    __slots__ = ("error", "fresh", "gate", "lead", "loop", "missing", "wake")
 
     def __init__(self, missing: dict[str, list[Awaited]]) -> None:
         self.missing = missing
@@ -83,7 +85,6 @@ class _Ticket:
         self.wake: asyncio.Event | None = None
         self.lead = False
         self.error: BaseException | None = None
-        self.closed = False
 
     def notify(self) -> None:
         """Wake the caller. Called under the waiter's lock."""
@@ -98,12 +99,28 @@ class _Ticket:
 class _State:
     """Everything that must not cross a fork."""
 
-    __slots__ = ("base", "epoch", "gate", "inbox", "leading", "lock", "sent", "sweep_at", "thread", "tickets", "unread", "waiting")
+    __slots__ = (
+        "base",
+        "closing",
+        "epoch",
+        "gate",
+        "inbox",
+        "leading",
+        "lock",
+        "sent",
+        "sweep_at",
+        "thread",
+        "tickets",
+        "unread",
+        "waiting",
+    )
 
     def __init__(self, base: int) -> None:
         self.lock = threading.Lock()
         self.leading = False
         self.inbox: Inbox | None = None
+        #: whoever leads drops the inbox when it is done
+        self.closing = False
         #: epochs below are those of the process that forked this one: their results go to its inbox
         self.base = base
         #: rises with every subscription
@@ -259,27 +276,31 @@ class Waiter:
                 del state.waiting[id]
 
     def _leave(self, state: _State, ticket: _Ticket) -> None:
-        gate: threading.Lock | None = None
+        then: Callable[[], object] | None = None
         with state.lock:
-            ticket.closed = True
             state.tickets.pop(ticket, None)
             for id in ticket.missing:
                 self._forget(state, ticket, id)
             if ticket.lead:
-                gate = self._pass_lead(state)
-        if gate is not None:
-            gate.release()
+                then = self._pass_lead(state)
+        if then is not None:
+            then()
 
-    def _pass_lead(self, state: _State) -> threading.Lock | None:
-        """Give the lead to another caller, else to the reader thread if event loops wait. Called under the lock."""
+    def _pass_lead(self, state: _State) -> Callable[[], object] | None:
+        """Give the lead to another caller, else to the reader thread if event loops wait. Called under the lock; returns what
+        is to be called after it."""
         heir = next((ticket for ticket in state.tickets if ticket.gate is not None), None)
         if heir is not None:
             heir.lead = True
             heir.notify()
             return None
         if state.tickets:
-            return self._reader_gate(state)
+            return self._reader_gate(state).release
         state.leading = False
+        if state.closing:
+            state.closing = False
+            inbox, state.inbox = state.inbox, None
+            return inbox.close if inbox is not None else None
         return None
 
     # --- leading ---
@@ -290,6 +311,7 @@ class Waiter:
         ``ticket`` None: the reader thread, which leads until no event loop waits or another caller does.
         """
         poll_s = POLL_FIRST_S
+        poll_at = time.monotonic() + poll_s
         while True:
             if ticket is None:
                 with state.lock:
@@ -297,11 +319,13 @@ class Waiter:
                         return True
             elif not ticket.missing or (first and ticket.fresh) or ticket.error is not None:
                 return True
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left < 0:
-                left = 0.0
-            # the reader thread looks now and then whether it is still needed
-            wait_s = min(poll_s, left if left is not None else poll_s)
+            now = time.monotonic()
+            left = None if deadline is None else max(0.0, deadline - now)
+            wait_s = max(0.0, poll_at - now)
+            if ticket is None:
+                wait_s = min(wait_s, READER_STEP_S)
+            elif left is not None:
+                wait_s = min(wait_s, left)
             inbox = state.inbox
             if inbox is None:
                 if not self._open(state, deadline):
@@ -318,14 +342,18 @@ class Waiter:
                 raise
             if arrivals:
                 poll_s = POLL_FIRST_S
+                poll_at = time.monotonic() + poll_s
                 self._take(state, arrivals)
                 continue
             if left is not None and wait_s >= left:
                 # a last look, so that a result whose word was lost is not called late
                 self._read_waiting(state, ticket)
                 return ticket is None or not ticket.missing or (first and bool(ticket.fresh))
-            self._read_waiting(state, None)
-            poll_s = min(poll_s * 2, POLL_MOST_S)
+            # a wait may end a moment early
+            if time.monotonic() >= poll_at - 0.001:
+                self._read_waiting(state, None)
+                poll_s = min(poll_s * 2, POLL_MOST_S)
+                poll_at = time.monotonic() + poll_s
 
     def _open(self, state: _State, deadline: float | None) -> bool:
         """Subscribe, then read what is waited for. False when the time is over."""
@@ -526,8 +554,8 @@ class Waiter:
         state = self._state_
         if state is not None:
             with state.lock:
-                busy = state.leading
-            if not busy:
+                state.closing = state.leading
+            if not state.closing:
                 self._drop_inbox(state)
 
     def _after_fork(self) -> None:
@@ -553,16 +581,16 @@ def _read_for_loops(owner: weakref.ref[Waiter], state: _State, gate: threading.L
         waiter = owner()
         if waiter is None:
             return
-        again: threading.Lock | None = None
+        then: Callable[[], object] | None = None
         try:
             waiter._lead(state, None, None, False)
         except OperationalError as exc:  # every ticket has been told
             logger.error("The inbox cannot be reached: %s", exc)
         finally:
             with state.lock:
-                again = waiter._pass_lead(state)
-            if again is not None:
-                again.release()
+                then = waiter._pass_lead(state)
+            if then is not None:
+                then()
             del waiter
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import platform
+import os
+import sys
 
+from fastq import __version__
 from fastq.worker.hello import Hello
 
 __all__ = ["banner"]
@@ -25,7 +27,15 @@ def banner(hello: Hello, node: str, now: datetime.datetime | None = None) -> str
 
 
 def _head(node: str, now: datetime.datetime) -> list[str]:
-    about = (f"{node} v{_version()}", "", platform.platform(), f"Python {platform.python_version()}", f"{now:%Y-%m-%d %H:%M:%S}")
+    # not the module platform: it costs a supervisor memory for what is said once
+    system, python = os.uname(), sys.version_info
+    about = (
+        f"{node} v{__version__}",
+        "",
+        f"{system.sysname}-{system.release}-{system.machine}",
+        f"Python {python.major}.{python.minor}.{python.micro}",
+        f"{now:%Y-%m-%d %H:%M:%S}",
+    )
     return [" ", *(f" {logo:<34}{text}".rstrip() for logo, text in zip(_LOGO, about, strict=True))]
 
 
@@ -50,13 +60,3 @@ def _queues(hello: Hello) -> list[str]:
 
 def _tasks(hello: Hello) -> list[str]:
     return ["[tasks]", *(f"  . {name}" for name in hello.tasks)]
-
-
-def _version() -> str:
-    # lazy: reads the installed distribution's metadata
-    from importlib import metadata
-
-    try:
-        return metadata.version("fastq")
-    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
-        return "(not installed)"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 
 from fastq._core import ProcessBoard
 
@@ -63,5 +62,8 @@ def _shared_descriptor() -> int:
     if memfd_create is not None:
         fd: int = memfd_create("fastq-board")
         return fd
+    # lazy: other systems than Linux
+    import tempfile
+
     with tempfile.TemporaryFile(prefix="fastq-board-") as file:
         return os.dup(file.fileno())

@@ -132,7 +132,7 @@ class Consumer:
         waiting = self._settler.waiting
         if not (want or waiting):
             self._linger_until = 0.0
-        elif not self._should_linger(waiting):
+        elif not self._should_linger(want, waiting):
             self._linger_until = 0.0
             self._call(want)
             return
@@ -247,10 +247,12 @@ class Consumer:
                 self._stopping = "recycle"
         return max(0, want)
 
-    def _should_linger(self, waiting: int) -> bool:
+    def _should_linger(self, want: int, waiting: int) -> bool:
         """Say whether to wait a moment for more outcomes: only while slots are busy, for at most LINGER_S."""
         if self._pool.free == self._pool.slots or waiting >= PROMPT or self._woken:
             return False
+        if want and self._pool.free == 0:
+            return False  # short tasks run: fetching the next of them overlaps
         now = time.monotonic()
         if not self._linger_until:
             self._linger_until = now + LINGER_S

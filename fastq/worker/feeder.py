@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Container, Sequence
+from itertools import islice
 
 from fastq._core import BatchWindow
 from fastq.pools.base import Pool
@@ -93,10 +94,8 @@ class Feeder:
         now = time.monotonic()
         while ready and pool.free > 0:
             if len(ready) > 1 and self._short(ready[0]):
-                share = -(-len(ready) // pool.free)
-                batch = [ready.popleft()]
-                while ready and len(batch) < share and self._short(ready[0]):
-                    batch.append(ready.popleft())
+                share = self._run_of_short(-(-len(ready) // pool.free))
+                batch = [ready.popleft() for _ in range(share)]
                 if len(batch) > 1:
                     batches.append((now, batch))
             else:
@@ -146,6 +145,17 @@ class Feeder:
         for _, batch in self._batches:
             out += [d for d in batch if d.tag in held and d.tag not in leased]
         return out
+
+    def _run_of_short(self, most: int) -> int:
+        """Return how many deliveries at the head, ``most`` at most, are measured short; asks once per run of one name."""
+        n, last = 0, None
+        for d in islice(self.ready, most):
+            if d.entry is not last:
+                if not self._short(d):
+                    break
+                last = d.entry
+            n += 1
+        return n
 
     def _short(self, d: Delivery) -> bool:
         return d.entry is not None and self._window.short(d.entry.index)

@@ -7,7 +7,6 @@ watching their leases stand still for a lease and a half. Children die with thei
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 
@@ -56,10 +55,11 @@ def _host() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             boot = file.read().strip()
-        space = str(os.stat("/proc/self/ns/pid").st_ino)
+        space = os.stat("/proc/self/ns/pid").st_ino
     except OSError:  # not Linux: names of other supervisors are then judged by their leases alone
         return os.urandom(6).hex()
-    return hashlib.blake2s(f"{boot}/{space}".encode(), digest_size=6).hexdigest()
+    # the boot id is random already: its last 48 bits, mixed with the namespace's number (a hash would load OpenSSL, 2 MiB)
+    return f"{int(boot.replace('-', '')[-12:], 16) ^ space:012x}"[-12:]
 
 
 def _start_time(pid: int) -> str:

@@ -70,12 +70,16 @@ class Keeper:
         except OperationalError as exc:
             limit = hello.max_retries
             if not hello.retry or (limit and number > limit):
-                give_up(f"Cannot connect to {hello.broker_display}: {exc}")
+                give_up(f"Cannot connect to {hello.broker_display}: {_reason(exc)}.")
                 return
             wait_s = min(RETRY_STEP_S * number, RETRY_LONGEST_S)
             count = f"{number}/{limit}" if limit else str(number)
             consumer_logger.error(
-                "consumer: Cannot connect to %s: %s. Trying again in %.2f seconds... (%s)", hello.broker_display, exc, wait_s, count
+                "consumer: Cannot connect to %s: %s. Trying again in %.2f seconds... (%s)",
+                hello.broker_display,
+                _reason(exc),
+                wait_s,
+                count,
             )
             self._loop.after(wait_s, lambda: self._attempt(number + 1, done, give_up))
             return
@@ -193,7 +197,7 @@ class Keeper:
         """Note trouble with the broker, once; the next attempt comes soon, and the children go on meanwhile."""
         if not self._trouble:
             self._trouble = True
-            logger.error("Lost the broker %s: %s. Running tasks go on; trying again", self._hello.broker_display, exc)
+            logger.error("Lost the broker %s: %s. Running tasks go on; trying again", self._hello.broker_display, _reason(exc))
         self._schedule(self._backoff.next_s())
 
     def _schedule(self, delay_s: float) -> None:
@@ -231,6 +235,11 @@ class Keeper:
     def unburied(self) -> int:
         """Dead processes whose deliveries could not be handed back yet."""
         return len(self._graves)
+
+
+def _reason(exc: OperationalError) -> str:
+    """Return an error's text as a part of a sentence."""
+    return str(exc).rstrip(".")
 
 
 def open_store(hello: Hello) -> tuple[Broker, Reaper]:

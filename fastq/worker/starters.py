@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -37,6 +36,9 @@ _NURSERY_CODE = "from fastq.worker.nursery import main; main()"
 def spawn(code: str, fds: Sequence[int], *args: str) -> int:
     """Start a fresh interpreter of this environment that inherits ``fds``; ``code`` finds their numbers, this process' pid
     and ``args`` in ``sys.argv[1:]``. Return its pid; the caller waits for it."""
+    # lazy: only for fresh interpreters
+    import subprocess
+
     # private, but what multiprocessing uses as well: the one place that knows how to pass on -X, -W, -I and the like
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     argv = [sys.executable, *flags, "-c", code, *map(str, fds), str(os.getpid()), *args]

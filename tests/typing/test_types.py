@@ -51,7 +51,6 @@ REVEALED = {
     "bound.delay(1).get()": "float",
     "bound(1)": "float",
     "fetch.delay('u').get()": "bytes",
-    "fetch('u')": "Coroutine[Any, Any, bytes]",
     "bound_fetch.delay('u').get()": "bytes",
     "shared.delay(1).get()": "str",
     "shared_bound.delay(1).get()": "str",
@@ -91,7 +90,9 @@ def judge(tmp_path: Path, body: str) -> list[str]:
 
     path = tmp_path / "snippet.py"
     path.write_text(body)
-    out, err, _ = api.run(["--strict", "--no-error-summary", "--hide-error-context", "--no-pretty", f"--cache-dir={tmp_path}/cache", str(path)])
+    out, err, _ = api.run(
+        ["--strict", "--no-error-summary", "--hide-error-context", "--no-pretty", f"--cache-dir={tmp_path}/cache", str(path)]
+    )
     assert not err, err
     return out.splitlines()
 

@@ -146,7 +146,7 @@ def test_a_config_object_is_read_late_and_replaces_an_earlier_one() -> None:
     conf.load({"task_default_queue": "second"})
     assert conf.task_default_queue == "second"
     conf.load("no.such.module")
-    with pytest.raises(ImproperlyConfigured, match="'no.such.module': there is no module 'no'"):
+    with pytest.raises(ImproperlyConfigured, match=r"'no.such.module': there is no module 'no'"):
         _ = conf.task_default_queue
     conf.load("no.such.module", silent=True)
     assert conf.task_default_queue == "default"

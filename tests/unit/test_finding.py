@@ -86,7 +86,9 @@ def test_the_project_file_is_found_upwards_and_its_directory_is_searched(place: 
     assert found() == "above"
 
 
-@pytest.mark.parametrize("file", ["tasks.py", "app.py", "fastq_app.py", "tasks/__init__.py", "zfd_package/__init__.py", "zfd_package/celery.py"])
+@pytest.mark.parametrize(
+    "file", ["tasks.py", "app.py", "fastq_app.py", "tasks/__init__.py", "zfd_package/__init__.py", "zfd_package/celery.py"]
+)
 def test_the_one_application_in_the_working_directory_is_found(place: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tasks", "app", "fastq_app"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -99,10 +101,12 @@ def test_the_one_application_in_the_working_directory_is_found(place: Path, file
 def test_two_applications_are_both_named(place: Path) -> None:
     write(place / "tasks.py", main="one")
     write(place / "app.py", main="two")
-    with pytest.raises(ImproperlyConfigured, match="Found 2 FastQ applications in .*: tasks:app, app:app. Choose one with -A"):
+    with pytest.raises(ImproperlyConfigured, match=r"Found 2 FastQ applications in .*: tasks:app, app:app. Choose one with -A"):
         find_app()
     write(place / "zfe_two.py", APP.format(name="a", main="1") + APP.format(name="b", main="2"))
-    with pytest.raises(ImproperlyConfigured, match="There are 2 FastQ applications in zfe_two .*: choose one of zfe_two:a, zfe_two:b"):
+    with pytest.raises(
+        ImproperlyConfigured, match=r"There are 2 FastQ applications in zfe_two .*: choose one of zfe_two:a, zfe_two:b"
+    ):
         find_app("zfe_two")
     assert found("zfe_two:b") == "2"
 
@@ -114,25 +118,25 @@ def test_one_application_seen_in_two_modules_is_one(place: Path) -> None:
 
 
 def test_no_application_says_where_it_looked(place: Path) -> None:
-    with pytest.raises(ImproperlyConfigured, match="No FastQ application found in .*no tasks.py, app.py.*Say where it is: -A"):
+    with pytest.raises(ImproperlyConfigured, match=r"No FastQ application found in .*no tasks.py, app.py.*Say where it is: -A"):
         find_app()
     write(place / "tasks.py", "from fastq import current_app\n")
     with pytest.raises(ImproperlyConfigured, match="looked into tasks"):
         find_app()
-    with pytest.raises(ImproperlyConfigured, match="There is no FastQ application in tasks .-A tasks."):
+    with pytest.raises(ImproperlyConfigured, match=r"There is no FastQ application in tasks .-A tasks."):
         find_app("tasks")
 
 
 @pytest.mark.parametrize("spec", ["zff_nothing", "zff_nothing:app", "zff_nothing.app", "zff_pkg.nothing:app", ".", ":app", "a..b"])
 def test_a_module_that_is_not_there_is_named(place: Path, spec: str) -> None:
     write(place / "zff_pkg" / "__init__.py", "# empty\n")
-    with pytest.raises(ImproperlyConfigured, match="There is no module .*Looked in"):
+    with pytest.raises(ImproperlyConfigured, match=r"There is no module .*Looked in"):
         find_app(spec)
 
 
 def test_an_attribute_that_is_not_there_is_named(place: Path) -> None:
     write(place / "zfg_mod.py", name="real")
-    with pytest.raises(ImproperlyConfigured, match="zfg_mod has no attribute 'fake' .* There is zfg_mod:real"):
+    with pytest.raises(ImproperlyConfigured, match=r"zfg_mod has no attribute 'fake' .* There is zfg_mod:real"):
         find_app("zfg_mod:fake")
     with pytest.raises(ImproperlyConfigured, match="zfg_mod:FastQ is type, expected a FastQ application"):
         find_app("zfg_mod:FastQ")
@@ -154,7 +158,7 @@ def test_an_error_inside_a_module_is_shown_as_it_is(place: Path) -> None:
 
 def test_a_project_file_that_cannot_be_read_is_named(place: Path) -> None:
     (place / "pyproject.toml").write_text("[tool.fastq\n")
-    with pytest.raises(ImproperlyConfigured, match="pyproject.toml cannot be read"):
+    with pytest.raises(ImproperlyConfigured, match=r"pyproject.toml cannot be read"):
         find_app()
     (place / "pyproject.toml").write_text("[tool.fastq]\napp = 3\n")
     with pytest.raises(ImproperlyConfigured, match="is 3: expected text such as"):

@@ -6,7 +6,7 @@ import io
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -17,15 +17,14 @@ from fastq.running import current
 from fastq.utils.log import get_task_logger as tutorials_get_task_logger
 
 
-@pytest.fixture(autouse=True)
-def clean_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Start with a root logger without handlers, and put everything back."""
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Take the handlers (pytest adds its own after fixtures are made) off the root logger, and put everything back."""
     root = logging.getLogger()
     handlers, level, own = root.handlers[:], root.level, logging.getLogger("fastq").level
-    root.handlers[:] = []
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
-    yield
+    yield root.handlers.clear
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.getLogger("fastq").setLevel(own)
@@ -35,7 +34,8 @@ def conf(**values: object) -> Settings:
     return Settings(values, environ={})
 
 
-def test_lines_have_the_workers_format() -> None:
+def test_lines_have_the_workers_format(bare: Callable[[], None]) -> None:
+    bare()
     stream = io.StringIO()
     assert setup_worker_logging("INFO", conf(), stream=stream, redirect=False)
     logging.getLogger("fastq.worker").info("ready")
@@ -46,7 +46,8 @@ def test_lines_have_the_workers_format() -> None:
     assert second.endswith("WARNING/MainProcess] careful")
 
 
-def test_task_loggers_name_the_task_that_runs() -> None:
+def test_task_loggers_name_the_task_that_runs(bare: Callable[[], None]) -> None:
+    bare()
     assert tutorials_get_task_logger is get_task_logger
     stream = io.StringIO()
     setup_worker_logging(logging.INFO, conf(), stream=stream, redirect=False)
@@ -71,7 +72,8 @@ def test_task_loggers_name_the_task_that_runs() -> None:
         get_task_logger("fastq.task")
 
 
-def test_the_applications_logging_is_left_alone_unless_asked() -> None:
+def test_the_applications_logging_is_left_alone_unless_asked(bare: Callable[[], None]) -> None:
+    bare()
     root = logging.getLogger()
     mine = logging.NullHandler()
     root.addHandler(mine)
@@ -82,7 +84,8 @@ def test_the_applications_logging_is_left_alone_unless_asked() -> None:
     assert mine not in root.handlers and len(root.handlers) == 1 and root.level == logging.DEBUG
 
 
-def test_what_tasks_print_goes_to_the_log() -> None:
+def test_what_tasks_print_goes_to_the_log(bare: Callable[[], None]) -> None:
+    bare()
     stream = io.StringIO()
     setup_worker_logging("INFO", conf(), stream=stream)
     assert isinstance(sys.stdout, LoggingProxy) and isinstance(sys.stderr, LoggingProxy)
@@ -92,14 +95,30 @@ def test_what_tasks_print_goes_to_the_log() -> None:
     print("hello", "there")
     print("two\nlines\n\n")
     print(end="")
-    sys.stderr.write("oops")
     sys.stdout.writelines(["a", "b"])
+    sys.stderr.write("oops")
+    assert "oops" not in stream.getvalue()
+    sys.stderr.flush()
+    print()
+    print("x" * 10_000, end="")
     lines = [line.partition(": ")[2] for line in stream.getvalue().splitlines()]
-    expected = ["hello there", "two", "lines", "oops", "a", "b"]
+    expected = ["hello there", "two", "lines", "oops", "ab", "x" * 10_000]
     assert lines == [f"WARNING/MainProcess] {text}" for text in expected]
     assert not sys.stdout.isatty() and sys.stdout.writable() and not sys.stdout.readable()
     sys.stdout.flush()
     sys.stdout.close()
+
+
+def test_a_line_begun_by_one_task_is_not_ended_by_another(bare: Callable[[], None]) -> None:
+    bare()
+    stream = io.StringIO()
+    setup_worker_logging("INFO", conf(), stream=stream)
+    for name in ("one", "two"):
+        token = current.set(_core.peek(_core.encode(name, name, "c", b"", 0, None, 0, None, None)))
+        print(name, end="")
+        current.reset(token)
+    print("outside")
+    assert [line.partition("] ")[2] for line in stream.getvalue().splitlines()] == ["one", "two", "outside"]
 
 
 def test_a_handler_that_prints_does_not_recurse(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +137,8 @@ def test_a_handler_that_prints_does_not_recurse(monkeypatch: pytest.MonkeyPatch)
     assert "handling x" in real.getvalue()
 
 
-def test_colours_only_where_asked() -> None:
+def test_colours_only_where_asked(bare: Callable[[], None]) -> None:
+    bare()
     plain, coloured = io.StringIO(), io.StringIO()
     setup_worker_logging("INFO", conf(), stream=plain, redirect=False)
     logging.getLogger("x").error("bad")

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -178,11 +177,13 @@ def test_pauses_follow_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", pauses.append)
     producer, broker = make()
     broker.failures = [OperationalError("x") for _ in range(5)]
-    producer.publish(one("a"), ("a",), RetryPolicy.of({"max_retries": 5, "interval_start": 0, "interval_step": 0.4, "interval_max": 1}))
+    producer.publish(
+        one("a"), ("a",), RetryPolicy.of({"max_retries": 5, "interval_start": 0, "interval_step": 0.4, "interval_max": 1})
+    )
     assert pauses == [0.0, 0.4, 0.8, 1.0, 1.0]
     assert RetryPolicy.of({"max_retries": None}).pause_s(10_000) == 1.0
     assert NO_RETRY.pause_s(1) is None
-    with pytest.raises(ValueError, match="unknown keys .'interval'."):
+    with pytest.raises(ValueError, match=r"unknown keys .'interval'."):
         RetryPolicy.of({"interval": 3})
 
 
@@ -342,7 +343,7 @@ def test_a_coroutine_gets_the_error_too() -> None:
 
 
 def test_flush_sends_what_a_loop_has_accepted_but_not_awaited() -> None:
-    producer, broker = make()
+    producer, _ = make()
 
     async def forget() -> None:
         task = asyncio.ensure_future(producer.apublish(one("a"), ("a",), QUICK))
@@ -428,5 +429,3 @@ def test_nothing_accepted_is_lost_at_exit(tmp_path: Path) -> None:
     inspector = open_inspector(app.broker_url, app.transport_options())
     assert inspector.depth("default")["ready"] == 201
     inspector.close()
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,24 @@ def tasks(app: FastQ) -> dict[str, Any]:
     def request(self: Task[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         r = self.request
         return {
-            "id": r.id, "args": r.args, "kwargs": r.kwargs, "retries": r.retries, "queue": r.delivery_info["routing_key"],
-            "priority": r.delivery_info["priority"], "redelivered": r.delivery_info["redelivered"], "headers": r.headers,
-            "root_id": r.root_id, "parent_id": r.parent_id, "eta": r.eta, "expires": r.expires, "called_directly": r.called_directly,
-            "reply_to": r.reply_to, "trace": r.get("trace"), "group": r.group, "missing": r.get("no_such_thing", "none"),
-        }  # fmt: skip
+            "id": r.id,
+            "args": r.args,
+            "kwargs": r.kwargs,
+            "retries": r.retries,
+            "queue": r.delivery_info["routing_key"],
+            "priority": r.delivery_info["priority"],
+            "redelivered": r.delivery_info["redelivered"],
+            "headers": r.headers,
+            "root_id": r.root_id,
+            "parent_id": r.parent_id,
+            "eta": r.eta,
+            "expires": r.expires,
+            "called_directly": r.called_directly,
+            "reply_to": r.reply_to,
+            "trace": r.get("trace"),
+            "group": r.group,
+            "missing": r.get("no_such_thing", "none"),
+        }
 
     @app.task(name="parent")
     def parent() -> tuple[str, str]:
@@ -152,7 +165,11 @@ def test_the_request_says_what_the_call_was(app: FastQ) -> None:
     t = tasks(app)
     app.conf.task_default_priority = 2
     with worker(app, "default", "other"):
-        seen = t["request"].apply_async((1, "a"), {"k": [2]}, headers={"trace": "t1"}, queue="other", priority=5, expires=60).get(timeout=20)
+        seen = (
+            t["request"]
+            .apply_async((1, "a"), {"k": [2]}, headers={"trace": "t1"}, queue="other", priority=5, expires=60)
+            .get(timeout=20)
+        )
         assert (seen["args"], seen["kwargs"], seen["queue"], seen["priority"]) == ([1, "a"], {"k": [2]}, "other", 5)
         assert (seen["headers"], seen["trace"], seen["group"], seen["missing"]) == ({"trace": "t1"}, "t1", None, "none")
         assert (seen["retries"], seen["redelivered"], seen["called_directly"], seen["parent_id"]) == (0, False, False, None)
@@ -269,7 +286,12 @@ def test_ten_thousand_gets_are_few_round_trips(app: FastQ, monkeypatch: pytest.M
         last.get(timeout=30)
         reads: list[int] = []
         read = app.backend.records
-        monkeypatch.setattr(app.backend.waiter, "_read", lambda ids: (reads.append(len(ids)), read(ids))[1])
+
+        def counted(ids: Sequence[str]) -> list[bytes | None]:
+            reads.append(len(ids))
+            return read(ids)
+
+        monkeypatch.setattr(app.backend.waiter, "_read", counted)
         assert [r.get(timeout=30) for r in results] == list(range(n))
         assert len(reads) <= n // 200
         reads.clear()
@@ -365,10 +387,14 @@ def test_countdown_eta_and_priority_reach_the_broker(app: FastQ) -> None:
         ({"retry_policy": {"often": 3}}, ValueError, "unknown keys"),
         ({"task_id": "x" * 256}, EncodeError, "id"),
         ({"headers": {"a": object()}}, EncodeError, r"headers\['a'\] is of type object"),
+        ({"headers": {"a": [datetime(2024, 1, 1)]}}, EncodeError, r"headers\['a'\] is of type list"),
+        ({"headers": {1: 2}}, TypeError, "expected text"),
         ({"wait": 3}, TypeError, "unexpected keyword argument 'wait'"),
     ],
 )
-def test_options_that_cannot_be_are_refused_at_the_caller(app: FastQ, options: dict[str, Any], error: type[Exception], text: str) -> None:
+def test_options_that_cannot_be_are_refused_at_the_caller(
+    app: FastQ, options: dict[str, Any], error: type[Exception], text: str
+) -> None:
     with pytest.raises(error, match=text):
         tasks(app)["add"].apply_async((1,), **options)
 
@@ -376,7 +402,10 @@ def test_options_that_cannot_be_are_refused_at_the_caller(app: FastQ, options: d
 @pytest.mark.parametrize("app", ["memory"], indirect=True)
 def test_an_argument_that_cannot_be_sent_is_named(app: FastQ) -> None:
     add = tasks(app)["add"]
-    with pytest.raises(EncodeError, match=r"add: argument 'y' \(position 2\) is of type object, which msgpack cannot write: <object .*What to do: send"):
+    with pytest.raises(
+        EncodeError,
+        match=r"add: argument 'y' \(position 2\) is of type object, which msgpack cannot write: <object .*What to do: send",
+    ):
         add.delay(1, object())
     with pytest.raises(EncodeError, match=r"argument 'y' is of type function"):
         add.delay(1, y=len.__class__ and (lambda: 1))
@@ -439,8 +468,15 @@ def test_disabled_results_say_what_to_do(redis_server: RedisServer) -> None:
     app = FastQ("x", broker=redis_server.url, set_as_current=False)
     app.conf.key_prefix = "disabled:"
     result = app.send_task("t")
-    for look in (result.get, result.ready, lambda: result.state, lambda: result.traceback, result.forget, lambda: asyncio.run(result.aget())):
-        with pytest.raises(ImproperlyConfigured, match="Results are disabled: no result_backend is set.*FASTQ_RESULT_BACKEND"):
+    for look in (
+        result.get,
+        result.ready,
+        lambda: result.state,
+        lambda: result.traceback,
+        result.forget,
+        lambda: asyncio.run(result.aget()),
+    ):
+        with pytest.raises(ImproperlyConfigured, match=r"Results are disabled: no result_backend is set.*FASTQ_RESULT_BACKEND"):
             look()
     named = FastQ("x", broker="memory://", backend="disabled://", set_as_current=False)
     with pytest.raises(ImproperlyConfigured, match=r"result_backend is 'disabled://' \(a keyword of FastQ"):

@@ -51,7 +51,7 @@ class Store:
         self.reads: list[list[str]] = []
         self.inboxes: list[Inbox] = []
         self.refuse = 0
-        self.waiter = Waiter(self.get, self.inbox)  # type: ignore[arg-type]
+        self.waiter = Waiter(self.get, self.inbox)
 
     def get(self, ids: Sequence[str]) -> list[bytes | None]:
         self.reads.append(list(ids))

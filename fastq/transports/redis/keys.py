@@ -96,8 +96,16 @@ class Keys:
         the results of a whole batch (0.5 us each where SET .. EX takes 3.2), and the slot's TTL is the TTL of all of them.
         """
         if len(task_id) == 36 and task_id[14] == "7" and task_id[8] == task_id[13] == task_id[18] == task_id[23] == "-":
-            return f"{self.slot_prefix}{task_id[:8]}{task_id[9:10]}", True
-        return self._single_prefix + task_id, False
+            return self.slot(task_id), True
+        return self.single(task_id), False
+
+    def slot(self, head: str) -> str:
+        """Return the hash of the time slot of a UUIDv7, of which the first ten characters are enough."""
+        return f"{self.slot_prefix}{head[:8]}{head[9:10]}"
+
+    def single(self, task_id: str) -> str:
+        """Return the key of any other id."""
+        return self._single_prefix + task_id
 
     def every(self) -> str:
         """Return the glob that matches every key of every queue."""

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fastq._core import DEAD, DONE, RETRY, RETURN, Settlement, packb
+from fastq._core import DEAD, DONE, RETRY, RETURN, Settlement, gather_results, packb
 from fastq.transports.base import TransportOptions
 from fastq.transports.redis.keys import Keys, checked_level
 from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
@@ -106,33 +106,15 @@ class SettleCalls:
 
     def _add_results(self, ordered: list[Settlement], keys: list[str], tail: list[Any], inboxes: list[Any]) -> None:
         """Append one group per results key to ``tail``, and what the inboxes are told."""
-        groups: dict[str, tuple[list[int], list[Any]]] = {}
-        waiting: dict[str, tuple[list[int], list[Any]]] = {}
-        head, owners, values = "", None, None
-        for index, settlement in enumerate(ordered):
-            record = settlement.result
-            if record is None:
-                continue
-            task_id = settlement.id
-            # The test of Keys.result, written out: this loop runs once per task.
-            if task_id[:10] != head or len(task_id) != 36 or task_id[14] != "7" or task_id[13:24:5] != "---":
-                key, is_slot = self._keys.result(task_id)
-                head = task_id[:10] if is_slot else ""
-                owners, values = groups.setdefault(key, ([], []))
-            owners.append(index)  # type: ignore[union-attr]  # set with the first head
-            values += (task_id, record)  # type: ignore[operator]
-            if settlement.inbox:
-                places, notices = waiting.setdefault(settlement.inbox, ([], []))
-                places.append(index)
-                notices += (task_id, record if len(record) <= INBOX_RECORD else None)
-        for key, (owner_list, value_list) in groups.items():
-            is_slot = key.startswith(self._keys.slot_prefix)
+        groups, waiting = gather_results(ordered, INBOX_RECORD)
+        for is_slot, name, owners, values in groups:
+            key = self._keys.slot(name) if is_slot else self._keys.single(name)
             keys.append(key)
             raise_ttl = "1" if is_slot and self._ttl.due(key) else "0"
-            tail += ("h" if is_slot else "s", raise_ttl, len(owner_list), array_bytes(owner_list))
-            tail += value_list
-        for name, (places, notices) in waiting.items():
-            inboxes += (self._keys.inbox(name), array_bytes(places), notice(notices))
+            tail += ("h" if is_slot else "s", raise_ttl, len(values) // 2, owners)
+            tail += values
+        for name, owners, notices in waiting:
+            inboxes += (self._keys.inbox(name), owners, notice(notices))
 
     def forget(self) -> None:
         self._ttl.forget()
