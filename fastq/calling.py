@@ -378,8 +378,8 @@ class Plan:
                 _core.packb(value)
             except (EncodeError, RecursionError):
                 raise EncodeError(
-                    f"{self.name}: headers[{key!r}] is of type {type(value).__name__}, and headers hold plain values only (numbers, "
-                    "text, bytes, lists, dicts): send it as text, or as an argument."
+                    f"{self.name}: headers[{key!r}] is of type {type(value).__name__}, and headers hold plain values only "
+                    "(numbers, text, bytes, lists, dicts): send it as text, or as an argument."
                 ) from None
         return dict(headers)
 

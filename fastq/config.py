@@ -254,7 +254,7 @@ _ROWS = (
     Setting("worker_pool", TEXT, "prefork", "prefork, threads, gevent, eventlet, asyncio or solo.", flag="--pool",
             aliases=("CELERYD_POOL",)),
     Setting("worker_concurrency", OPTIONAL_POSITIVE, None,
-            "Slots per process (prefork: processes). None: the number of CPUs (gevent, eventlet, asyncio: 100).",
+            "Slots per process (prefork: processes). None: the number of CPUs that this process may use.",
             flag="--concurrency", aliases=("CELERYD_CONCURRENCY",)),
     Setting("worker_processes", OPTIONAL_POSITIVE, None,
             "Processes of a pool with slots inside. None: 1 (prefork: worker_concurrency).",

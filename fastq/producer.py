@@ -231,8 +231,7 @@ class Producer:
             with lane.lock:
                 if ticket in lane.queue:
                     lane.queue.remove(ticket)  # it was never sent, and now never will be
-                if ticket.lead:
-                    ticket.wake = None  # it has been woken, and nobody waits any more
+                ticket.wake = None  # nobody waits any more: not to be woken, and no heir of the lead
             raise
         finally:
             if ticket.lead:
@@ -296,6 +295,7 @@ class Producer:
             # interrupted: others' messages are in this call, so it stays open for the next leader
             others = [ticket for ticket in batch if ticket is not own and not ticket.done]
             lane.open = (number, batch) if others else None
+            self._drop_connection(lane)  # half an answer may be on its way
             if own is not None:
                 with lane.lock:
                     if own in lane.queue:
@@ -315,6 +315,13 @@ class Producer:
         if messages:
             broker.publish(lane.name, number, messages)
         lane.offset_ms = broker.now_ms() - int(time.time() * 1000)
+
+    @staticmethod
+    def _drop_connection(lane: _Lane) -> None:
+        broker, lane.broker = lane.broker, None
+        if broker is not None:
+            with suppress(Exception):  # what interrupted the call is what its caller must see
+                broker.close()
 
     def _hand_over(self, lane: _Lane) -> None:
         """Give the lead to the first in the queue, or to nobody."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -11,12 +12,14 @@ from fastq.exceptions import (
     ContentDisallowed,
     DecodeError,
     EncodeError,
+    EnvelopeError,
     NotRegistered,
     ResultTooLarge,
     TaskRevokedError,
 )
+from fastq.pools.base import TaskCancelled, TaskKilled
 from fastq.records import DEAD, DONE, Delivery, Settlement
-from fastq.remote import encode_exception
+from fastq.remote import encode_exception, repr_safe
 from fastq.serialization import Serializers
 
 __all__ = ["Failures", "dead_detail", "failure_record"]
@@ -47,13 +50,18 @@ def dead_detail(d: Delivery, error: str, traceback: str | None = None) -> bytes:
         {
             "id": d.id,
             "task": d.name,
-            "error": error,
-            "traceback": traceback,
+            "error": _writable(error),
+            "traceback": None if traceback is None else _writable(traceback),
             "deliveries": d.deliveries,
             "retries": d.retries,
             "enqueued_ms": d.enqueued_ms,
         }
     )
+
+
+def _writable(text: str) -> str:
+    """Return the text with what UTF-8 cannot write spelled out: file names and terminals bring such characters."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Failures:
@@ -62,9 +70,7 @@ class Failures:
     ``stores``: whether there is a result backend at all. Called from slots: keeps no state but its configuration.
     """
 
-    def __init__(
-        self, serializers: Serializers, *, stores: bool, errors_even_if_ignored: bool, now_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, serializers: Serializers, *, stores: bool, errors_even_if_ignored: bool, now_ms: Callable[[], int]) -> None:
         self._serializers = serializers
         self._stores = stores
         self._even_if_ignored = errors_even_if_ignored
@@ -73,10 +79,19 @@ class Failures:
     # --- exceptions from a slot ---
 
     def on_error(self, d: Delivery, exc: BaseException, runtime_ns: int) -> Settlement:
-        """Settle a delivery whose run raised (also: whose arguments or result could not be read or written)."""
+        """Settle a delivery whose run raised (also: whose arguments or result could not be read or written).
+
+        What this raises itself becomes a dead letter, made by the core.
+        """
+        try:
+            return self._terminated(d) if _is_cancellation(exc) else self._failed(d, exc)
+        except (TaskCancelled, TaskKilled):  # thrown at the task from outside, after it had failed: a slot is struck only once
+            return self._terminated(d)
+
+    def _failed(self, d: Delivery, exc: BaseException) -> Settlement:
         if isinstance(exc, EncodeError) and _from_core(exc):
             reason = BAD_RESULT
-        elif isinstance(exc, ResultTooLarge):
+        elif isinstance(exc, ResultTooLarge) and _from_core(exc):
             reason = RESULT_TOO_LARGE
         elif isinstance(exc, DecodeError | ContentDisallowed) and _from_core(exc):
             reason = BAD_ARGUMENTS
@@ -84,20 +99,25 @@ class Failures:
             reason = FAILED
         content_type, body, text = encode_exception(exc, self._serializers)
         logger.error(
-            "Task %s[%s] raised unexpected: %r%s",
+            "Task %s[%s] raised unexpected: %s%s",
             d.name,
             d.id,
-            exc,
+            repr_safe(exc),
             "\n" + text if text else "",
             extra={"task_id": d.id, "task_name": d.name},
         )
         record = _core.encode_result(states.FAILURE, content_type, body, text, self._now_ms(), None)
-        return self._dead(d, reason, f"{type(exc).__name__}: {exc}", record, text)
+        return self._dead(d, reason, f"{type(exc).__name__}: {_text(exc)}", record, text)
+
+    def _terminated(self, d: Delivery) -> Settlement:
+        logger.warning("Task %s[%s] was terminated", d.name, d.id, extra={"task_id": d.id, "task_name": d.name})
+        return self._revoked(d, "terminated")
 
     # --- refused by the gate ---
 
     def undecodable(self, d: Delivery) -> Settlement:
-        return self._dead(d, UNDECODABLE, d.error, None)
+        record = self._record(EnvelopeError(d.error)) if d.id else None
+        return self._dead(d, UNDECODABLE, d.error, record)
 
     def unregistered(self, d: Delivery) -> Settlement:
         exc = NotRegistered(f"no task named {d.name!r} is registered with the worker that received it")
@@ -108,10 +128,13 @@ class Failures:
         return self._dead(d, DISALLOWED, str(exc), self._record(exc))
 
     def expired(self, d: Delivery) -> Settlement:
-        record = self._record(TaskRevokedError("expired"), states.REVOKED) if self._wanted(d) else None
-        return Settlement(d.queue, d.tag, d.id, DONE, result=record, inbox=d.inbox, record=d.record)
+        return self._revoked(d, "expired")
 
     # ---
+
+    def _revoked(self, d: Delivery, why: str) -> Settlement:
+        record = self._record(TaskRevokedError(why), states.REVOKED) if self._wanted(d) else None
+        return Settlement(d.queue, d.tag, d.id, DONE, result=record, inbox=d.inbox, record=d.record)
 
     def _record(self, exc: BaseException, state: str = states.FAILURE) -> bytes:
         return failure_record(self._serializers, exc, self._now_ms(), state, traceback="")
@@ -126,6 +149,22 @@ class Failures:
         return Settlement(
             d.queue, d.tag, d.id, DEAD, reason=reason, detail=dead_detail(d, error, traceback), record=d.record, **options
         )
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    """Tell what a pool raises in a task to end it from what the task raises itself."""
+    if isinstance(exc, TaskCancelled | TaskKilled):
+        return True
+    # whoever raises asyncio's has imported it: it costs 30 ms, and most workers run no coroutine
+    asyncio = sys.modules.get("asyncio.exceptions")
+    return asyncio is not None and isinstance(exc, asyncio.CancelledError)
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception:  # an exception whose text cannot be formed must still be reported
+        return "<no text>"
 
 
 def _from_core(exc: BaseException) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import islice
 
 from fastq._core import BatchWindow
@@ -38,26 +38,31 @@ class Feeder:
         self._ready_since = 0.0
         #: batches of more than one that are in slots: (submitted at, deliveries), oldest first
         self._batches: deque[tuple[float, Sequence[Delivery]]] = deque()
-        #: tags of deliveries of unknown or long run time that are in slots
-        self._alone: set[str] = set()
+        #: deliveries of unknown or long run time that are in slots
+        self._alone: set[Delivery] = set()
+        #: something went back since a slot was last free: holding more would only carry it to and fro
+        self._stuck = False
 
     @property
     def holding(self) -> bool:
         """Whether anything waits here, or in a slot behind something else."""
         return bool(self.ready or self._batches)
 
-    def want(self, more: bool) -> int:
-        """Return how many messages to fetch. ``more``: the last fetch brought all it asked for."""
+    def want(self, more: bool, held: int) -> int:
+        """Return how many messages to fetch. ``more``: the last fetch brought all it asked for; ``held``: how many are here
+        that have not ended."""
         if self.ready:
             return 0
         free, slots = self._pool.free, self._pool.slots
         size = 1 if self._prefetch == 0 else self._window.size()
-        if free == 0 and (size < 2 or not more):
+        if free:
+            self._stuck = False
+        elif size < 2 or not more or self._stuck:
             return 0
         want = free + (size - 1) * slots
         if self._prefetch is not None:
-            want = min(want, free + self._prefetch)
-        return min(want, MAX_FETCH)
+            want = min(want, slots + self._prefetch - held)
+        return max(0, min(want, MAX_FETCH))
 
     def rest(self) -> None:
         """Start small again after an idle moment."""
@@ -83,14 +88,14 @@ class Feeder:
         self.ready.append(first)
         return back
 
-    def feed(self, held: Container[str]) -> list[Delivery]:
-        """Submit to free slots; return what must go back. ``held``: tags not yet settled."""
+    def feed(self, held: Container[Delivery]) -> list[Delivery]:
+        """Submit to free slots; return what must go back. ``held``: what is not yet settled."""
         ready, pool = self.ready, self._pool
         batches = self._batches
-        while batches and batches[0][1][-1].tag not in held:
+        while batches and batches[0][1][-1] not in held:
             batches.popleft()
-        if self._alone:
-            self._alone = {tag for tag in self._alone if tag in held} if len(self._alone) > 2 * pool.slots else self._alone
+        if len(self._alone) > 2 * pool.slots:
+            self._alone = {d for d in self._alone if d in held}
         now = time.monotonic()
         while ready and pool.free > 0:
             if len(ready) > 1 and self._short(ready[0]):
@@ -101,13 +106,14 @@ class Feeder:
             else:
                 batch = [ready.popleft()]
                 if not self._short(batch[0]):
-                    self._alone.add(batch[0].tag)
+                    self._alone.add(batch[0])
             pool.submit(batch)
         if ready and pool.free == 0 and len(self._alone) >= pool.slots:
-            self._alone = {tag for tag in self._alone if tag in held}
+            self._alone = {d for d in self._alone if d in held}
             if len(self._alone) >= pool.slots:
                 back = list(ready)
                 ready.clear()
+                self._stuck = True
                 return back
         return []
 
@@ -122,28 +128,29 @@ class Feeder:
         limit = time.monotonic() - self.patience_s
         return bool(batches and batches[0][0] < limit) or bool(self.ready and self._pool.free == 0 and self._ready_since < limit)
 
-    def take_back(self, held: Container[str]) -> list[Delivery]:
-        """Take out what ``due_back`` meant; some of it may be running by now (the board decides)."""
+    def take_back(self, held: Container[Delivery]) -> list[Delivery]:
+        """Take out what ``due_back`` meant; some of it may be running by now (the board decides).
+
+        Without a record on the board nothing could decide, so such a delivery stays in the slot it was given to.
+        """
         limit = time.monotonic() - self.patience_s
         back: list[Delivery] = []
         while self._batches and self._batches[0][0] < limit:
-            back += [d for d in self._batches.popleft()[1] if d.tag in held]
-        if self.ready and self._ready_since < limit:
+            back += [d for d in self._batches.popleft()[1] if d.record >= 0 and d in held]
+        if self.ready and self._pool.free == 0 and self._ready_since < limit:
             back += self.ready
             self.ready.clear()
+        self._stuck = True
         return back
 
-    def drop(self, held: Container[str], leased: Container[str] = ()) -> list[Delivery]:
-        """Take out all that is not in ``leased``, those in slots behind others included.
-
-        Only what is still ``held``: the board's record of a settled delivery may be another's by now.
-        """
-        out = [d for d in self.ready if d.tag not in leased]
-        kept = [d for d in self.ready if d.tag in leased]
+    def drop(self, held: Iterable[Delivery], leased: Container[tuple[str, str]] = ()) -> list[Delivery]:
+        """Take out all that is not in ``leased`` (queue, tag): of what is ``held`` all that may not have started, also in slots
+        (the board decides, as above)."""
+        out = [d for d in held if d.record >= 0 and (d.queue, d.tag) not in leased]
+        out += [d for d in self.ready if d.record < 0 and (d.queue, d.tag) not in leased]
+        kept = [d for d in self.ready if (d.queue, d.tag) in leased]
         self.ready.clear()
         self.ready.extend(kept)
-        for _, batch in self._batches:
-            out += [d for d in batch if d.tag in held and d.tag not in leased]
         return out
 
     def _run_of_short(self, most: int) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 
-from fastq.records import Delivery, Settlement
-from fastq.worker.failures import Failures
+from fastq.records import DEAD, Delivery, Settlement
+from fastq.worker.failures import UNDECODABLE, Failures
 
 __all__ = ["Gate"]
 
@@ -41,6 +41,13 @@ class Gate:
         return passed
 
     def _refusal(self, d: Delivery) -> Settlement:
+        try:
+            return self._judge(d)
+        except Exception:  # a message that nobody can even describe must not stop the process, and every one that takes it
+            logger.exception("Discarding a message that cannot be described (%d bytes, queue %s)", len(d.message), d.queue)
+            return Settlement(d.queue, d.tag, "", DEAD, reason=UNDECODABLE, record=d.record)
+
+    def _judge(self, d: Delivery) -> Settlement:
         if d.error:
             logger.error("Discarding a message that cannot be read: %s (%d bytes, queue %s)", d.error, len(d.message), d.queue)
             return self._failures.undecodable(d)

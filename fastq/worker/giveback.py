@@ -32,6 +32,15 @@ class Watch:
         #: claimed, but the broker has not confirmed: (queue, tag)
         self._claimed: list[tuple[str, str]] = []
 
+    def glance(self) -> None:
+        """Look for the first time: only a later look gives back, or ends the looking.
+
+        A busy process holds something anew every few milliseconds; were it let go as often, it would call us as often.
+        """
+        records = self._board.held()
+        self._waiting = {(r[0], r[1]) for r in records if r[3] == HELD}
+        self._running = {(r[0], r[1]) for r in records if r[3] == STARTED}
+
     def look(self, process: str) -> bool:
         """Give back what waited since the last look; False when nothing is held any more, so that looking can end.
 

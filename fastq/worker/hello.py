@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,8 @@ class Hello:
     max_deliveries: int
     #: fields of TransportOptions
     transport: dict[str, Any]
+    #: options of the result backend's own transport; None: the broker's
+    backend_extra: dict[str, Any] | None = None
     #: names whose tasks must not run a second time once they have started
     run_once: tuple[str, ...] = ()
     #: names whose results are not stored, failures included
@@ -77,10 +81,13 @@ def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
         conf.override({"include": (*conf.include, *options.include)})
     app.finalize()
     pool = canonical_pool(options.pool or conf.worker_pool)
+    # prefork: both words mean the number of processes, and the command line wins whichever it uses
+    alias = options.processes if pool == "prefork" else None
+    setting = conf.worker_processes if pool == "prefork" else None
     return replace(
         options,
         pool=pool,
-        concurrency=options.concurrency or conf.worker_concurrency or cpu_count(),
+        concurrency=options.concurrency or alias or conf.worker_concurrency or setting or cpu_count(),
         processes=options.processes or conf.worker_processes,
         queues=tuple(options.queues) or (conf.task_default_queue,),
         prefetch=conf.worker_prefetch if options.prefetch is None else options.prefetch,
@@ -98,14 +105,19 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
     assert options.pool is not None and options.concurrency is not None
     processes, slots = shape(options.pool, options.concurrency, options.processes)
     broker_url, backend_url = app.broker_url, app.backend_url
+    transport = asdict(app.transport_options())
+    own = dict(conf.result_backend_transport_options)
+    backend_extra = own if own or backend_url != broker_url else None
+    _check_plain("broker_transport_options", transport["extra"])
+    _check_plain("result_backend_transport_options", own)
     registry = app.registry()
     entries = [entry for name in registry.names() if (entry := registry.get(name)) is not None]
     return Hello(
         app=f"{app.name}:{id(app):#x}",
         broker_url=broker_url,
         backend_url=backend_url,
-        broker_display=display_url(broker_url),
-        backend_display=display_url(backend_url),
+        broker_display=_complete(display_url(broker_url)),
+        backend_display=_complete(display_url(backend_url)),
         pool=options.pool,
         concurrency=1 if options.pool == "solo" else options.concurrency,
         processes=processes,
@@ -114,7 +126,8 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         tasks=tuple(sorted(task.name for task in app.tasks.regular())),
         lease_ms=round(conf.worker_lease * 1000),
         max_deliveries=conf.task_max_deliveries or 0,
-        transport=asdict(app.transport_options()),
+        transport=transport,
+        backend_extra=backend_extra,
         run_once=tuple(
             entry.name for entry in entries if not entry.acks_late or getattr(entry.task, "reject_on_worker_lost", None) is False
         ),
@@ -129,7 +142,7 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
 def shape(pool: str, concurrency: int, processes: int | None) -> tuple[int, int]:
     """Return (processes, slots of each): prefork is processes of one slot, every other pool is multiplied by ``processes``."""
     if pool == "prefork":
-        return processes or concurrency, 1
+        return concurrency, 1
     if pool == "solo":
         return 1, 1
     return processes or 1, concurrency
@@ -149,6 +162,28 @@ def canonical_pool(name: str) -> str:
     from fastq.pools import canonical_name
 
     return canonical_name(name)
+
+
+def _complete(url: str) -> str:
+    """Say what a Redis URL leaves out, as people compare banners: port and database."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("redis", "rediss") or "?" in rest:
+        return url
+    place, _, database = rest.partition("/")
+    host = place.rpartition("@")[2]
+    port = "" if re.search(r":\d+$", host) else ":6379"
+    return f"{scheme}://{place or 'localhost'}{port}/{database or 0}"
+
+
+def _check_plain(setting: str, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as exc:
+            raise ImproperlyConfigured(
+                f"{setting}[{name!r}] is {type(value).__name__}: the worker's supervisor opens connections too, but does not "
+                "import the application, so only numbers, text, booleans, None, and lists and mappings of them can be used there"
+            ) from exc
 
 
 def set_up_logging(loglevel: str, hello: Hello) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fastq._core import ProcessBoard
@@ -147,6 +148,12 @@ class Keeper:
             if moved:
                 logger.warning("What process %s held goes back to its queues (%d)", process, moved)
 
+    def bury_the_rest(self) -> None:
+        """Try a little longer, at the end: up to a third of a lease. What then is left is reaped by another node, and charged."""
+        deadline_s = time.monotonic() + self._interval_s
+        while self._graves and time.monotonic() < deadline_s:
+            self._loop.turn(longest_s=0.1)
+
     def beat(self) -> None:
         """Renew all leases, and look at those of others."""
         names = (*self._names, *self._former)
@@ -211,7 +218,8 @@ class Keeper:
         """Look at the board of a process that holds deliveries, until it holds none."""
         if process not in self._watches:
             self._watches[process] = watch = Watch(board, self._hello.queues, self._broker)
-            self._look_at(process, watch)
+            watch.glance()
+            self._loop.after(LOOK_S, lambda: self._look_at(process, watch))
 
     def _look_at(self, process: str, watch: Watch) -> None:
         if self._watches.get(process) is not watch:
@@ -244,13 +252,12 @@ def _reason(exc: OperationalError) -> str:
 
 def open_store(hello: Hello) -> tuple[Broker, Reaper]:
     """Open the broker for a supervisor, with timeouts short enough for its renewals, and make its reaper."""
-    # lazy: a client library is only known once the hello has come
+    # lazy: what transport it is is only known once the hello has come
     from fastq import transports
-    from fastq.transports.base import TransportOptions
 
     interval_s = hello.lease_ms / 3000
     values: dict[str, Any] = dict(hello.transport)
-    options = TransportOptions(
+    options = transports.TransportOptions(
         **{
             **values,
             "connect_timeout_s": min(values["connect_timeout_s"], interval_s * 0.4),
@@ -264,7 +271,8 @@ def open_store(hello: Hello) -> tuple[Broker, Reaper]:
         if hello.backend_url.startswith("disabled:"):
             return None
         if not opened:
-            opened.append(transports.open_backend(hello.backend_url, options))
+            own = options if hello.backend_extra is None else replace(options, extra=hello.backend_extra)
+            opened.append(transports.open_backend(hello.backend_url, own))
         return opened[0]
 
     def encode(exc: BaseException) -> tuple[str, bytes, str | None]:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-__all__ = ["adopt_orphans", "die_with", "forget_parent"]
+__all__ = ["adopt_orphans", "die_with"]
 
 #: from <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
@@ -24,9 +24,9 @@ def _prctl(option: int, value: int) -> bool:
     return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
 
 
-def adopt_orphans() -> bool:
-    """Become the parent of every descendant whose own parent exits; False: this system cannot."""
-    return _prctl(PR_SET_CHILD_SUBREAPER, 1)
+def adopt_orphans(adopt: bool = True) -> bool:
+    """Become the parent of every descendant whose own parent exits (or stop being it); False: this system cannot."""
+    return _prctl(PR_SET_CHILD_SUBREAPER, int(adopt))
 
 
 def die_with(parent: int, *, adopted: bool = False) -> bool:
@@ -46,8 +46,3 @@ def die_with(parent: int, *, adopted: bool = False) -> bool:
         return False
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent
-
-
-def forget_parent() -> None:
-    """Take ``die_with`` back: a keeper of leases outlives the process it keeps them for."""
-    _prctl(PR_SET_PDEATHSIG, 0)

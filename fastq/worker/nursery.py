@@ -29,7 +29,7 @@ __all__ = ["main", "nursery_main"]
 RunProcess = Callable[..., int]
 
 #: signals that reach every process of a terminal or a service; only the supervisor acts on them
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
 def main() -> None:
@@ -111,8 +111,11 @@ def ignore_stop_signals() -> None:
     """Do nothing on a stop signal. Not SIG_IGN: the programs that tasks start would inherit it."""
     signal.set_wakeup_fd(-1)
     for signum in STOP_SIGNALS:
-        signal.signal(signum, _nothing)
+        if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # nohup is respected
+            signal.signal(signum, _nothing)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # a fresh interpreter starts with them blocked (``starters.spawn``)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _nothing(signum: int, frame: object) -> None:

@@ -7,13 +7,16 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from fastq import states
 from fastq._core import BatchWindow, Delivery, Runner, encode_result, packb
+from fastq.exceptions import OperationalError
 from fastq.pools import make_pool
 from fastq.records import StoredResult
+from fastq.remote import repr_safe
 from fastq.running import current
 from fastq.transports.base import Backend
 from fastq.worker.board import open_region
@@ -23,6 +26,7 @@ from fastq.worker.feeder import Feeder
 from fastq.worker.gate import Gate
 from fastq.worker.link import Link
 from fastq.worker.notify import Notifier
+from fastq.worker.nursery import describe_failure, leave
 from fastq.worker.options import WorkerOptions
 from fastq.worker.settler import Settler
 from fastq.worker.slots import Slots
@@ -109,7 +113,7 @@ def run_process(
     the_pool.start(Slots(runner), notifier.notify)
     link.send({"ready": os.getpid()})
     try:
-        the_pool.main(consumer.run)
+        the_pool.main(partial(_consume, consumer, link))
     finally:
         broker.close()
         if backend is not None:
@@ -120,8 +124,23 @@ def run_process(
     return 1 if consumer.stopped_cold else 0
 
 
+def _consume(consumer: Consumer, link: Link) -> None:
+    """Run the consumer; if it fails itself, end the process at once, whatever its slots do.
+
+    Without its consumer a process would hold its lease, and its tasks, and never settle them; the supervisor starts another.
+    """
+    try:
+        consumer.run()
+    except BaseException:
+        logging.getLogger("fastq.worker.consumer").critical("The consumer failed: this process ends", exc_info=True)
+        try:
+            link.send({"error": describe_failure()})
+        finally:
+            leave(1)
+
+
 class _Clock:
-    """The broker's clock as the last fetch saw it, for stamping results without a call."""
+    """The broker's clock as the last fetch saw it, for stamping results without a call; this machine's, when that is long ago."""
 
     runner: Runner | None = None
 
@@ -142,11 +161,14 @@ class _Started:
         if d.entry is None or not d.entry.track_started or d.ignore_result:
             return
         record = encode_result(states.STARTED, "application/x-msgpack", self._body, None, self._clock.now_ms(), None)
-        self._backend.store([StoredResult(d.id, record)], final=False)
+        try:
+            self._backend.store([StoredResult(d.id, record)], final=False)
+        except OperationalError as exc:  # a report that did not arrive is no reason to fail the task
+            logger.warning("Could not report %s[%s] as started: %s", d.name, d.id, exc)
 
 
 def _log_success(d: Delivery, value: object, runtime_ns: int) -> None:
-    text = repr(value)
+    text = repr_safe(value)
     if len(text) > REPR_MAX:
         text = text[:REPR_MAX] + "..."
     logger.info("Task %s[%s] succeeded in %ss: %s", d.name, d.id, f"{runtime_ns / 1e9:.6f}", text)

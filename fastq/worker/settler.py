@@ -71,8 +71,13 @@ class Settler:
         n = min(len(outcomes), MAX_BATCH)
         return [outcomes.popleft() for _ in range(n)]
 
+    def put_back(self, settlements: list[Settlement]) -> None:
+        """Put outcomes back where they were taken from."""
+        self._outcomes.extendleft(reversed(settlements))
+
     def turn(self, process: str, settlements: list[Settlement], fetch: Fetch | None) -> Turn:
         """Settle and fetch in one call. Raises OperationalError: the call stays open, ``repeat`` it."""
+        assert self._open is None, "the unanswered call must be repeated first"
         self._open = (process, settlements, fetch)
         self._stored = False
         return self._call(repeat=False)

@@ -23,12 +23,12 @@ from fastq.worker.identity import Identity
 from fastq.worker.keeper import Keeper, open_store
 from fastq.worker.link import Link
 from fastq.worker.loop import Loop
-from fastq.worker.nursery import ignore_stop_signals, import_run_process, move_in, settle_in
+from fastq.worker.nursery import STOP_SIGNALS, ignore_stop_signals, import_run_process, move_in, settle_in
 from fastq.worker.options import WorkerOptions
 from fastq.worker.procname import expand_node, set_process_name
 from fastq.worker.reaper import Snapshot
 from fastq.worker.shutdown import Shutdown, Stage
-from fastq.worker.supervisor import STOP_SIGNALS, say, say_ready
+from fastq.worker.supervisor import say, say_ready
 
 __all__ = ["run"]
 
@@ -151,7 +151,6 @@ def _fork_keeper(options: WorkerOptions, node: str, board: Board) -> tuple[Link,
         theirs.close()
         # ^C and a service's TERM reach it too; it ends with its foreground process only
         ignore_stop_signals()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         set_process_name("LeaseKeeper")
         code = _LeaseKeeper(options, identity, ours, board).run()
     except BaseException:
@@ -234,11 +233,9 @@ class _LeaseKeeper:
         self._loop.stop()
 
     def _bury(self, keeper: Keeper) -> None:
-        """Hand back what the foreground process left; try for as long as another node would need to notice."""
+        """Hand back what the foreground process left."""
         assert self._hello is not None
         snapshot = Snapshot.of(self._board.region(0, 1), self._hello.queues)
         for process in self._names:
             keeper.bury(process, snapshot, charge=self._charge)
-        deadline_s = time.monotonic() + 2 * self._hello.lease_ms / 1000
-        while keeper.unburied and time.monotonic() < deadline_s:
-            self._loop.turn(longest_s=1.0)
+        keeper.bury_the_rest()

@@ -6,10 +6,13 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from fastq.worker.kinship import die_with
 from fastq.worker.link import Link
+from fastq.worker.nursery import STOP_SIGNALS, nursery_main
 from fastq.worker.options import WorkerOptions
 
 __all__ = ["GREEN_POOLS", "NurseryHouse", "spawn_green"]
@@ -46,7 +49,8 @@ def spawn(code: str, fds: Sequence[int], *args: str) -> int:
         os.set_inheritable(fd, True)
     sys.stdout.flush()
     try:
-        return os.posix_spawn(sys.executable, argv, os.environ, setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
+        # ^C in a terminal must not end it while it has no handlers yet: they wait until it has
+        return os.posix_spawn(sys.executable, argv, os.environ, setsigmask=STOP_SIGNALS)
     finally:
         for fd in fds:
             os.set_inheritable(fd, False)
@@ -104,15 +108,13 @@ class NurseryHouse:
 
 
 def _be_nursery(theirs: socket.socket, close: Sequence[int], options: WorkerOptions, supervisor: int) -> None:
-    # lazy: only the nursery needs it
-    from fastq.worker.kinship import die_with
-    from fastq.worker.nursery import nursery_main
-
     try:
         for fd in close:
             os.close(fd)
         if die_with(supervisor):
             nursery_main(Link(theirs, fds=True), options, supervisor)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

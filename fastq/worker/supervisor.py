@@ -26,6 +26,7 @@ from fastq.worker.keeper import Keeper, open_store
 from fastq.worker.kinship import adopt_orphans
 from fastq.worker.link import Link, LinkError
 from fastq.worker.loop import Loop, Timer
+from fastq.worker.nursery import STOP_SIGNALS
 from fastq.worker.options import WorkerOptions
 from fastq.worker.procname import display_name, expand_node
 from fastq.worker.reaper import Snapshot
@@ -43,8 +44,6 @@ YOUNG_S = 5.0
 FREE_DEATHS = 3
 #: seconds a cold stop leaves for settling what has finished
 COLD_GRACE_S = 1.0
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
 def run(options: WorkerOptions) -> int:
@@ -101,6 +100,8 @@ class Supervisor:
         self._handover = False
         self._node = ""
         self._signals: tuple[socket.socket, socket.socket] | None = None
+        #: what handled the signals before
+        self._handlers: dict[int, Any] = {}
 
     # --- the life of a node ---
 
@@ -108,7 +109,6 @@ class Supervisor:
         try:
             self._node = expand_node(self._options.hostname)
             self._identity = Identity(self._node)
-            adopt_orphans()
             self._take_signals()
             self._start_first()
         except ImproperlyConfigured as exc:
@@ -136,6 +136,11 @@ class Supervisor:
 
     def _start_nursery(self) -> None:
         assert self._signals is not None
+        if not adopt_orphans():
+            raise ImproperlyConfigured(
+                f"prefork, threads and asyncio need Linux ({sys.platform} has no way to adopt processes); "
+                "here use -P solo, gevent or eventlet"
+            )
         self._nursery = NurseryHouse(self._options)
         self._nursery.fork([s.fileno() for s in self._signals])
         self._loop.watch(self._nursery.link.fileno(), self._hear_nursery)
@@ -429,7 +434,7 @@ class Supervisor:
 
         for signum in (*STOP_SIGNALS, signal.SIGCHLD):
             if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # nohup is respected
-                signal.signal(signum, nothing)
+                self._handlers[signum] = signal.signal(signum, nothing)
         signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
         self._loop.watch(read.fileno(), self._on_signals)
 
@@ -479,16 +484,18 @@ class Supervisor:
             self._loop.stop()
 
     def _leave(self) -> None:
-        """Undo everything that would outlive the loop."""
-        for child in self._children.values():
-            child.link.close()
+        """Undo everything that would outlive the loop. Processes are left only if the node could not start."""
+        for child in list(self._children.values()):
             if child.pid:
                 kill(child.pid)
+                os.waitpid(child.pid, 0)
+            self._shutdown.move(Stage.KILL)  # nobody is to blame
+            self._lose(child, None)
         if self._first_green is not None:
             kill(self._first_green[0])
-        if self._nursery is not None:
-            self._nursery.close()
+        self._drop_nursery()
         if self._keeper is not None:
+            self._keeper.bury_the_rest()
             if self._keeper.unburied:
                 logger.error(
                     "%d processes could not be handed back to the broker; another node does so after two leases",
@@ -496,6 +503,10 @@ class Supervisor:
                 )
             self._keeper.close()
         signal.set_wakeup_fd(-1)
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+        if self._handover:
+            adopt_orphans(False)
 
     def _receive(self, link: Link) -> list[dict[str, Any]]:
         try:

@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fastq
+from fastq import producer as producer_module
 from fastq.exceptions import OperationalError
 from fastq.producer import NO_RETRY, Producer, RetryPolicy
 from fastq.records import Publication
@@ -287,6 +289,78 @@ def test_an_interrupted_leader_leaves_its_followers_messages_to_the_next() -> No
     assert not lane.leading and not lane.queue
 
 
+def test_an_interrupted_follower_withdraws_what_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    producer, broker = make()
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(n: int) -> None:
+        if n == 1:
+            inside.set()
+            assert go.wait(20)
+
+    broker.before = hold
+    first = spawn(1, lambda i: producer.publish(one("first"), ("first",), QUICK))
+    assert inside.wait(20)
+    gate = producer_module._gate
+
+    def interrupted() -> Any:
+        def wait() -> None:
+            raise KeyboardInterrupt
+
+        return wait, lambda: None
+
+    monkeypatch.setattr(producer_module, "_gate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        producer.publish(one("withdrawn"), ("withdrawn",), QUICK)
+    monkeypatch.setattr(producer_module, "_gate", gate)
+    other = spawn(1, lambda i: producer.publish(one("other"), ("other",), QUICK))
+    until(lambda: len(producer._lane().queue) == 1)
+    go.set()
+    finish(first + other)
+    assert broker.messages == [b"first", b"other"]
+
+
+def test_an_interrupted_heir_hands_the_lead_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    producer, broker = make()
+    inside, go, woken = threading.Event(), threading.Event(), threading.Event()
+
+    def hold(n: int) -> None:
+        if n == 1:
+            inside.set()
+            assert go.wait(20)
+
+    broker.before = hold
+    first = spawn(1, lambda i: producer.publish(one("first"), ("first",), QUICK))
+    assert inside.wait(20)
+    gate = producer_module._gate
+
+    def interrupted() -> Any:
+        def wait() -> None:
+            assert woken.wait(20)
+            raise KeyboardInterrupt
+
+        return wait, woken.set
+
+    caught: list[BaseException] = []
+
+    def heir(i: int) -> None:
+        try:
+            producer.publish(one("heir"), ("heir",), QUICK)
+        except KeyboardInterrupt as exc:
+            caught.append(exc)
+
+    monkeypatch.setattr(producer_module, "_gate", interrupted)
+    second = spawn(1, heir)
+    until(lambda: len(producer._lane().queue) == 1)
+    monkeypatch.setattr(producer_module, "_gate", gate)
+    third = spawn(1, lambda i: producer.publish(one("third"), ("third",), QUICK))
+    until(lambda: len(producer._lane().queue) == 2)
+    go.set()
+    finish(first + second + third)
+    assert caught and broker.messages == [b"first", b"third"]
+    assert not producer._lane().leading
+
+
 def test_interrupted_alone_it_can_go_on() -> None:
     producer, broker = make()
     broker.failures = [KeyboardInterrupt()]
@@ -365,6 +439,7 @@ def test_closing_sends_what_is_queued_and_a_later_publish_connects_again() -> No
     assert broker.messages == [b"a", b"b"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of what this is about
 def test_a_fork_starts_afresh_even_while_a_call_is_in_flight() -> None:
     producer, broker = make()
     inside, go = threading.Event(), threading.Event()

@@ -506,6 +506,7 @@ def test_broker_and_backend_can_be_of_different_kinds(tmp_path: Path, redis_serv
 
 
 @pytest.mark.parametrize("app", ["sqlite", "redis"], indirect=True)  # a fork has a copy of the memory store of its own
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of what this is about
 def test_forked_children_send_and_wait_on_their_own(app: FastQ) -> None:
     t = tasks(app)
     with worker(app):

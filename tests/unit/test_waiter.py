@@ -399,6 +399,7 @@ def test_a_coroutines_time_is_over_and_it_can_be_cancelled() -> None:
     assert store.waiter._state().tickets == {}
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of what this is about
 def test_after_a_fork_results_of_the_parent_are_polled_for() -> None:
     store = Store()
     (result,) = store.sent("a")

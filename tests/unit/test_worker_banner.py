@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from fastq import FastQ
 from fastq.exceptions import ImproperlyConfigured
 from fastq.worker.banner import banner
-from fastq.worker.hello import Hello, shape, unshared
+from fastq.worker.hello import Hello, configure, introduce, shape, unshared
+from fastq.worker.options import WorkerOptions
 
 HELLO = Hello(
     app="tasks:0x7f0000000010",
@@ -79,7 +81,7 @@ def test_hello_survives_its_way_through_json() -> None:
 
 def test_processes_and_slots() -> None:
     assert shape("prefork", 4, None) == (4, 1)
-    assert shape("prefork", 4, 2) == (2, 1)
+    assert shape("prefork", 4, 2) == (4, 1)
     assert shape("threads", 10, None) == (1, 10)
     assert shape("gevent", 500, 2) == (2, 500)
     assert shape("solo", 4, 3) == (1, 1)
@@ -89,3 +91,60 @@ def test_a_broker_inside_one_process_is_refused_with_what_to_use_instead() -> No
     unshared(HELLO)
     with pytest.raises(ImproperlyConfigured, match="sqlite:///"):
         unshared(replace(HELLO, broker_url="memory://", broker_display="memory://"))
+
+
+def application(**settings: object) -> FastQ:
+    app = FastQ("proj", broker="redis://:secret@localhost:6379/0", set_as_current=False, **settings)
+
+    @app.task
+    def late() -> None: ...
+
+    @app.task(acks_late=False, ignore_result=True)
+    def early() -> None: ...
+
+    return app
+
+
+def test_hello_tells_what_supervising_needs() -> None:
+    app = application(worker_lease=3.0, worker_pool="threads", worker_concurrency=7)
+    options = configure(app, WorkerOptions(queues=("a", "b"), result_backend="redis://localhost/1"))
+    hello = introduce(app, options)
+    assert (hello.pool, hello.processes, hello.slots, hello.queues, hello.lease_ms) == ("threads", 1, 7, ("a", "b"), 3_000)
+    module = __name__
+    assert hello.tasks == (f"{module}.early", f"{module}.late"), "fastq's own tasks are not shown"
+    assert f"{module}.early" in hello.run_once and f"{module}.late" not in hello.run_once
+    assert f"{module}.early" in hello.unstored and f"{module}.late" not in hello.unstored
+    assert hello.broker_display == "redis://:**@localhost:6379/0" and hello.backend_display == "redis://localhost:6379/1"
+    assert hello.app.startswith("proj:0x")
+    assert Hello.from_message(json.loads(json.dumps(hello.to_message()))) == hello
+
+
+def test_the_command_line_wins_over_the_settings() -> None:
+    app = application(worker_pool="threads", worker_concurrency=7, worker_processes=2)
+    given = WorkerOptions(pool="prefork", concurrency=3, broker="redis://other:6379/0", retry=False)
+    hello = introduce(app, configure(app, given))
+    assert (hello.processes, hello.slots) == (3, 1)
+    assert (hello.pool, hello.broker_url, hello.retry) == ("prefork", "redis://other:6379/0", False)
+    assert hello.queues == ("default",)
+    assert introduce(app, configure(app, WorkerOptions(pool="prefork", processes=5))).processes == 5
+
+
+def test_options_that_cannot_reach_the_supervisor_are_refused() -> None:
+    app = application(broker_transport_options={"retry": object()})
+    with pytest.raises(ImproperlyConfigured, match=r"broker_transport_options\['retry'\] is object"):
+        introduce(app, configure(app, WorkerOptions()))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://", "redis://localhost:6379/0"),
+        ("redis://localhost", "redis://localhost:6379/0"),
+        ("redis://:secret@example.org/2", "redis://:**@example.org:6379/2"),
+        ("rediss://[::1]:7000/0", "rediss://[::1]:7000/0"),
+        ("sqlite:////srv/fastq.db", "sqlite:////srv/fastq.db"),
+    ],
+)
+def test_shown_urls_are_complete(url: str, shown: str) -> None:
+    app = FastQ("proj", broker=url, set_as_current=False)
+    assert introduce(app, configure(app, WorkerOptions())).broker_display == shown

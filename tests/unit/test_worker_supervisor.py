@@ -38,10 +38,14 @@ class House:
 
     def wait(self, pattern: str, times: int = 1) -> list[str]:
         """Wait until the log matches so often; return the matches (of the group, if there is one)."""
-        eventually(
-            lambda: len(re.findall(pattern, self.log)) >= times or self.process.poll() is not None and not re.search(pattern, self.log),
-            f"{pattern!r} {times} times in\n{self.log}",
-        )
+
+        def said() -> bool:
+            return len(re.findall(pattern, self.log)) >= times or self.process.poll() is not None
+
+        try:
+            eventually(said, f"{pattern!r} {times} times")
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}, in\n{self.log}") from None
         found = re.findall(pattern, self.log)
         assert len(found) >= times, self.log
         return found
