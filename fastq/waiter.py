@@ -48,6 +48,8 @@ READ_BATCH = 1_000
 COMPANIONS = 255
 #: how long an inbox may be unreachable before waiters are told
 GIVE_UP_S = 30.0
+#: seconds between attempts to read records: the first attempt finds a dead connection, the others a server that starts
+READ_PAUSES_S = (0.0, 0.1, 0.2, 0.4, 0.8)
 #: how soon the reader thread sees that it is no longer needed
 READER_STEP_S = 1.0
 #: results remembered before those nobody holds any more are swept out
@@ -434,8 +436,18 @@ class Waiter:
         found: list[tuple[str, bytes | None]] = []
         for start in range(0, len(ids), READ_BATCH):
             part = ids[start : start + READ_BATCH]
-            found.extend(zip(part, self._read(part), strict=True))
+            found.extend(zip(part, self._read_again(part), strict=True))
         return found
+
+    def _read_again(self, ids: Sequence[str]) -> list[bytes | None]:
+        """Read records; a connection that a restarted server has dropped shows at its next use, so try a few times."""
+        for pause_s in READ_PAUSES_S:
+            try:
+                return self._read(ids)
+            except OperationalError as exc:
+                logger.info("Could not read results, trying again in %g s: %s", pause_s, exc)
+                time.sleep(pause_s)
+        return self._read(ids)
 
     def _take(self, state: _State, arrivals: Iterable[tuple[str, bytes | None]], from_backend: bool = False) -> None:
         """Put records into results and wake who waits for them."""

@@ -14,12 +14,13 @@ from fastq.exceptions import (
     EncodeError,
     EnvelopeError,
     NotRegistered,
+    RemoteError,
     ResultTooLarge,
     TaskRevokedError,
 )
 from fastq.pools.base import TaskCancelled, TaskKilled
 from fastq.records import DEAD, DONE, Delivery, Settlement
-from fastq.remote import encode_exception, repr_safe
+from fastq.remote import encode_exception, format_traceback, repr_safe
 from fastq.serialization import Serializers
 
 __all__ = ["Failures", "dead_detail", "failure_record"]
@@ -97,7 +98,7 @@ class Failures:
             reason = BAD_ARGUMENTS
         else:
             reason = FAILED
-        content_type, body, text = encode_exception(exc, self._serializers)
+        content_type, body, text = self._encode(exc)
         logger.error(
             "Task %s[%s] raised unexpected: %s%s",
             d.name,
@@ -108,6 +109,15 @@ class Failures:
         )
         record = _core.encode_result(states.FAILURE, content_type, body, text, self._now_ms(), None)
         return self._dead(d, reason, f"{type(exc).__name__}: {_text(exc)}", record, text)
+
+    def _encode(self, exc: BaseException) -> tuple[str, bytes, str]:
+        try:
+            return encode_exception(exc, self._serializers)
+        except EncodeError:  # its text, or its class' name, is not valid Unicode: tell it as far as it can be told
+            plain = RemoteError(_writable(_text(exc)))
+            plain.remote_class = (_writable(type(exc).__module__), _writable(type(exc).__qualname__))  # type: ignore[attr-defined]
+            content_type, body, _ = encode_exception(plain, self._serializers)
+            return content_type, body, _writable(format_traceback(exc))
 
     def _terminated(self, d: Delivery) -> Settlement:
         logger.warning("Task %s[%s] was terminated", d.name, d.id, extra={"task_id": d.id, "task_name": d.name})

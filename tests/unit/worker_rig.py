@@ -16,8 +16,8 @@ from fastq.pools import make_pool
 from fastq.records import Fetch, Fetched, Lease, Publication, Settled, Settlement
 from fastq.running import current
 from fastq.serialization import Serializers
-from fastq.transports import open_backend, open_broker, open_inspector
 from fastq.transports import memory as memory_transport
+from fastq.transports import open_backend, open_broker, open_inspector
 from fastq.transports.base import Broker, TransportOptions, Wake
 from fastq.worker.board import Board, open_region
 from fastq.worker.consumer import Consumer
