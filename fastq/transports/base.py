@@ -128,8 +128,8 @@ class Broker(Protocol):
     def release(self, queue: str, process: str, marks: dict[str, bytes], *, gone: bool = True) -> int:
         """Move what a condemned process still has leased back to the head of its levels, newest first, in bounded steps.
 
-        ``marks``: for tags to be charged, the message to put back instead (with its new redelivery mark). With ``gone`` the lease entry
-        and wake registration go when nothing is left. Returns how many moved.
+        ``marks``: for tags to be charged, the message to put back instead (with its new redelivery mark). With ``gone`` the lease
+        entry and wake registration go when nothing is left. Returns how many moved.
         """
         ...
 

@@ -22,7 +22,8 @@ def settlement(id: str, result: bytes | None, inbox: str = "") -> Settlement:
 
 def test_results_of_one_time_slot_stand_together() -> None:
     early, late, same = new_id(0x0193_0000_0000), new_id(0x0193_0000_1000), new_id(0x0193_0000_0FFF)
-    batch = [settlement(early, b"a"), settlement(late, b"b"), settlement(same, b"c"), settlement("own", b"d"), settlement(early, None)]
+    batch = [settlement(early, b"a"), settlement(late, b"b"), settlement(same, b"c"), settlement("own", b"d")]
+    batch.append(settlement(early, None))
     groups, inboxes = gather_results(batch, 4096)
     assert [(slot, name, places(owners), values) for slot, name, owners, values in groups] == [
         (True, early[:10], [0, 2], [early, b"a", same, b"c"]),
@@ -33,7 +34,8 @@ def test_results_of_one_time_slot_stand_together() -> None:
 
 
 def test_large_records_are_announced_without_their_bytes() -> None:
-    batch = [settlement("a", b"x" * 10, "one"), settlement("b", b"x" * 11, "one"), settlement("c", b"", "two"), settlement("d", b"y")]
+    batch = [settlement("a", b"x" * 10, "one"), settlement("b", b"x" * 11, "one"), settlement("c", b"", "two")]
+    batch.append(settlement("d", b"y"))
     _, inboxes = gather_results(batch, 10)
     assert [(name, places(owners), notices) for name, owners, notices in inboxes] == [
         ("one", [0, 1], ["a", b"x" * 10, "b", None]),
@@ -41,7 +43,10 @@ def test_large_records_are_announced_without_their_bytes() -> None:
     ]
 
 
-@given(st.lists(st.tuples(st.text(min_size=1, max_size=40), st.one_of(st.none(), st.binary(max_size=8)), st.sampled_from(["", "i", "j"]))))
+IDS, RECORDS, INBOXES = st.text(min_size=1, max_size=40), st.one_of(st.none(), st.binary(max_size=8)), st.sampled_from(["", "i", "j"])
+
+
+@given(st.lists(st.tuples(IDS, RECORDS, INBOXES)))
 def test_nothing_is_lost_or_invented(items: list[tuple[str, bytes | None, str]]) -> None:
     groups, inboxes = gather_results([settlement(id, result, inbox) for id, result, inbox in items], 4)
     found = {

@@ -21,10 +21,11 @@ def run_script(script: str, directory: Path) -> subprocess.CompletedProcess[str]
     path = directory / "script.py"
     path.write_text(script)
     env = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}{os.pathsep}{directory}"}
-    return subprocess.run([sys.executable, "-W", "error", str(path)], cwd=directory, env=env, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-W", "error", str(path)]
+    return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=120)
 
 
-def test_forked_children_of_a_preloading_server_publish_and_wait_on_their_own(tasks: ModuleType, tmp_path: Path, folder: Path) -> None:
+def test_forked_children_of_a_preloading_server_start_afresh(tasks: ModuleType, tmp_path: Path, folder: Path) -> None:
     """The parent has connections, an inbox and a producer number in use when it forks; each child starts afresh."""
     script = """
 import os, tasks
