@@ -43,7 +43,8 @@ def test_large_records_are_announced_without_their_bytes() -> None:
     ]
 
 
-IDS, RECORDS, INBOXES = st.text(min_size=1, max_size=40), st.one_of(st.none(), st.binary(max_size=8)), st.sampled_from(["", "i", "j"])
+IDS, RECORDS = st.text(min_size=1, max_size=40), st.one_of(st.none(), st.binary(max_size=8))
+INBOXES = st.sampled_from(["", "i", "j"])
 
 
 @given(st.lists(st.tuples(IDS, RECORDS, INBOXES)))
