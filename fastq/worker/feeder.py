@@ -2,8 +2,9 @@
 
 The rule (law 5: nothing waits in a worker that could run elsewhere). One delivery per free slot. More only while tasks are
 measured to be short (``BatchWindow``), so that one fetch covers about 10 ms of work: then the surplus is spread over the
-slots as batches, and one more fetch may be ready behind them. A name that is not measured short starts alone in a slot; what
-would wait behind such tasks, or has waited longer than ``patience_s``, goes back to the head of the queue.
+slots as batches, and one more fetch may be ready behind them. A name that is not measured short starts alone in a slot; behind
+such tasks wait only as many as many slots together set free within LEAD_MS. What is beyond that, or has waited longer than
+``patience_s``, goes back to the head of the queue.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ __all__ = ["MAX_FETCH", "Feeder"]
 
 #: messages in one fetch at most
 MAX_FETCH = 1_000
+#: ms that a delivery may be expected to wait for the next free slot among many: the target of BatchWindow for one slot
+LEAD_MS = 10.0
 
 
 class Feeder:
@@ -42,6 +45,8 @@ class Feeder:
         self._alone: set[Delivery] = set()
         #: something went back since a slot was last free: holding more would only carry it to and fro
         self._stuck = False
+        #: mean run time of what slots were last given alone, the slowest name of it; -1: not known
+        self._mean_ns = -1
 
     @property
     def holding(self) -> bool:
@@ -51,15 +56,18 @@ class Feeder:
     def want(self, more: bool, held: int) -> int:
         """Return how many messages to fetch. ``more``: the last fetch brought all it asked for; ``held``: how many are here
         that have not ended."""
-        if self.ready:
+        lead = self._lead()
+        if self.ready and 2 * len(self.ready) >= lead:
             return 0
         free, slots = self._pool.free, self._pool.slots
         size = 1 if self._prefetch == 0 else self._window.size()
+        if size > 1:
+            lead = 0
         if free:
             self._stuck = False
-        elif size < 2 or not more or self._stuck:
+        elif size + lead < 2 or not more or self._stuck:
             return 0
-        want = free + (size - 1) * slots
+        want = free + (size - 1) * slots + lead - len(self.ready)
         if self._prefetch is not None:
             want = min(want, slots + self._prefetch - held)
         return max(0, min(want, MAX_FETCH))
@@ -97,6 +105,7 @@ class Feeder:
         if len(self._alone) > 2 * pool.slots:
             self._alone = {d for d in self._alone if d in held}
         now = time.monotonic()
+        slowest_ns = 0
         while ready and pool.free > 0:
             if len(ready) > 1 and self._short(ready[0]):
                 share = self._run_of_short(-(-len(ready) // pool.free))
@@ -107,15 +116,28 @@ class Feeder:
                 batch = [ready.popleft()]
                 if not self._short(batch[0]):
                     self._alone.add(batch[0])
+                    mean_ns = self._mean_of(batch[0])
+                    slowest_ns = mean_ns if mean_ns < 0 or slowest_ns < 0 else max(slowest_ns, mean_ns)
             pool.submit(batch)
+            self._ready_since = now
+        if slowest_ns:
+            self._mean_ns = slowest_ns
         if ready and pool.free == 0 and len(self._alone) >= pool.slots:
             self._alone = {d for d in self._alone if d in held}
-            if len(self._alone) >= pool.slots:
-                back = list(ready)
-                ready.clear()
+            if len(self._alone) >= pool.slots and len(ready) > (lead := self._lead()):
+                back = list(islice(ready, lead, None))
+                for _ in back:
+                    ready.pop()
                 self._stuck = True
                 return back
         return []
+
+    def _lead(self) -> int:
+        """Return how many may wait behind tasks that are not short: as many as all slots together set free in LEAD_MS."""
+        slots = self._pool.slots
+        if slots < 2 or self._mean_ns <= 0 or self._prefetch == 0:
+            return 0
+        return int(slots * LEAD_MS * 1e6 / self._mean_ns)
 
     def due_back(self) -> bool:
         """Say whether something has waited too long behind something that turned out long."""
@@ -163,6 +185,9 @@ class Feeder:
                 last = d.entry
             n += 1
         return n
+
+    def _mean_of(self, d: Delivery) -> int:
+        return self._window.mean_ns(d.entry.index) if d.entry is not None else -1
 
     def _short(self, d: Delivery) -> bool:
         return d.entry is not None and self._window.short(d.entry.index)

@@ -192,3 +192,48 @@ def test_held_tells_two_uses_of_one_tag_apart() -> None:
     assert list(held) == [three] and "0:1:0" not in held.tags("b")
     held.clear()
     assert len(held) == 0
+
+
+def note(fed: Fed, name: str, ms: float) -> None:
+    entry = REGISTRY.get(name)
+    assert entry is not None
+    for _ in range(40):
+        fed.window.note(entry.index, int(ms * 1e6))
+        fed.window.size()
+
+
+def test_many_slots_hold_what_they_set_free_within_ten_milliseconds() -> None:
+    fed = Fed(slots=100, measured=False)
+    note(fed, "long", 20)
+    assert fed.feeder.want(True, 0) == 100, "nothing of a name is known until it has been given to a slot"
+    fed.add(*["long"] * 100)
+    assert fed.feed() == []
+    assert fed.feeder.want(True, 100) == 50  # 100 slots x 10 ms / 20 ms
+    fed.add(*["long"] * 50)
+    assert fed.feed() == [], "these are expected to start within 10 ms"
+    assert fed.feeder.want(True, 150) == 0
+    fed.pool.free = 30
+    assert fed.feed() == []
+    assert fed.feeder.want(True, 150) == 30, "filled up again when less than half is left"
+
+
+def test_what_is_beyond_that_goes_back() -> None:
+    fed = Fed(slots=10, measured=False)
+    note(fed, "long", 20)
+    batch = fed.add(*["long"] * 18)
+    assert fed.feed() == batch[15:]  # 10 in slots, 5 expected to start in time
+
+
+def test_behind_names_of_unknown_length_nothing_is_held() -> None:
+    fed = Fed(slots=10, measured=False)
+    batch = fed.add(*["long"] * 12)
+    assert fed.feed() == batch[10:]
+    assert fed.feeder.want(True, 10) == 0
+
+
+def test_one_slot_holds_nothing_behind_a_task_that_is_not_short() -> None:
+    fed = Fed(slots=1, measured=False)
+    note(fed, "long", 6)
+    fed.add("long")
+    assert fed.feed() == []
+    assert fed.feeder.want(True, 1) == 0
