@@ -82,6 +82,20 @@ def wait_for(name):
 
 
 @app.task
+def hold(name):
+    """Say which process runs this, and stay until told."""
+    effect(f"holding-{name}-{os.getpid()}")
+    await_file(name)
+    return name
+
+
+@app.task
+def die(name):
+    effect(f"dying-{name}")
+    os.kill(os.getpid(), 9)
+
+
+@app.task
 def unserializable():
     return object()
 

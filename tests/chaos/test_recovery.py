@@ -1,0 +1,83 @@
+"""How soon the very tasks of a killed process run again; the times are printed, the bounds are generous for busy machines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.integration.conftest import broker_url, folder, ran, tasks  # noqa: F401
+from tests.workers import POOLS, Worker, eventually
+
+LEASE_S = 2.0
+
+
+def holders(folder: Path, name: str) -> list[int]:  # noqa: F811
+    """Return the pids of the processes that have begun the task, one per run."""
+    return [int(effect.rpartition("-")[2]) for effect in ran(folder, f"holding-{name}-")]
+
+
+@pytest.mark.parametrize("pool", [p for p in POOLS if p != "solo"])
+def test_a_killed_childs_task_runs_again_at_once(pool: str, tasks: ModuleType, tmp_path: Path, folder: Path) -> None:  # noqa: F811
+    with Worker(tmp_path, "-P", pool, "-c", "2", "-l", "INFO").wait_ready() as worker:
+        result = tasks.hold.delay("a")
+        eventually(lambda: holders(folder, "a"), "the task running")
+        os.kill(holders(folder, "a")[0], signal.SIGKILL)
+        killed = time.monotonic()
+        eventually(lambda: len(holders(folder, "a")) == 2, f"the task running again\n{worker.log[-2000:]}", every_s=0.002)
+        again_s = time.monotonic() - killed
+        print(f"{pool}: running again {again_s * 1000:.0f} ms after the kill")
+        (folder / "a").touch()
+        assert result.get(timeout=60) == "a"
+        assert len(set(holders(folder, "a"))) == 2
+        assert again_s < 5, "a second is promised on a machine that is not overloaded"
+
+
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_a_surviving_node_takes_over_within_two_leases(
+    pool: str, tasks: ModuleType, tmp_path: Path, folder: Path  # noqa: F811
+) -> None:
+    """The survivor was there before: it sees only that the dead node's leases stand still."""
+    with Worker(tmp_path, "-P", pool, "-c", "2", "-l", "INFO", "-n", "first@%h").wait_ready() as first:
+        results = [tasks.hold.delay(name) for name in ("a", "b")]
+        eventually(lambda: holders(folder, "a") and holders(folder, "b"), "both tasks running")
+        with Worker(tmp_path, "-P", pool, "-c", "2", "-l", "INFO", "-n", "second@%h").wait_ready() as second:
+            first.kill_all()
+            killed = time.monotonic()
+            eventually(
+                lambda: len(holders(folder, "a")) == 2 and len(holders(folder, "b")) == 2,
+                f"both running again\n{second.log[-2000:]}",
+                every_s=0.002,
+            )
+            again_s = time.monotonic() - killed
+            print(f"{pool}: both running again {again_s:.2f} s after the kill, lease {LEASE_S:g} s")
+            for name in ("a", "b"):
+                (folder / name).touch()
+            assert [r.get(timeout=60) for r in results] == ["a", "b"]
+            assert again_s < 2 * LEASE_S + 3, "two leases, and some for a busy machine"
+
+
+def test_a_task_that_kills_its_process_becomes_a_dead_letter(tasks: ModuleType, tmp_path: Path, folder: Path) -> None:  # noqa: F811
+    """Three deaths under it, its caller is told why, and its neighbours run."""
+    from fastq.exceptions import WorkerLostError
+
+    with Worker(tmp_path, "-P", "prefork", "-c", "2", "-l", "INFO").wait_ready() as worker:
+        poison = tasks.die.delay("p")
+        neighbours = [tasks.mark.delay(f"neighbour-{i}") for i in range(50)]
+        with pytest.raises(WorkerLostError):
+            poison.get(timeout=60)
+        assert [r.get(timeout=60) for r in neighbours] == [f"neighbour-{i}" for i in range(50)]
+        assert len(ran(folder, "dying-p")) == 3
+        assert worker.terminate() == 0
+
+
+def test_max_tasks_per_child_replaces_the_process(tasks: ModuleType, tmp_path: Path) -> None:
+    with Worker(tmp_path, "-P", "prefork", "-c", "1", "--max-tasks-per-child", "5", "-l", "INFO").wait_ready() as worker:
+        pids = [tasks.who.delay().get(timeout=60)[2] for _ in range(20)]
+        assert all(pids.count(pid) == 5 for pid in set(pids)), pids
+        assert len(set(pids)) == 4
+        assert worker.terminate() == 0
