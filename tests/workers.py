@@ -60,6 +60,13 @@ class Worker:
             )
         self.pid = self.process.pid
 
+    @staticmethod
+    def command(directory: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run another ``fastq`` command there to its end."""
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **(env or {})}
+        command = [sys.executable, "-m", "fastq", "-A", "tasks", *arguments]
+        return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=120)
+
     @property
     def log(self) -> str:
         return self.path.read_text(errors="replace")
