@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.integration.conftest import broker_url, folder, ran, tasks  # noqa: F401
+from tests.integration.conftest import ran
 from tests.workers import POOLS, Worker, eventually
 
 TASKS = 500
@@ -23,7 +23,7 @@ def slots(pool: str) -> str:
 
 @pytest.mark.parametrize("pool", [p for p in POOLS if p != "solo"])
 def test_killed_child_loses_nothing_and_its_tasks_run_within_a_second(
-    pool: str, tasks: ModuleType, tmp_path: Path, folder: Path  # noqa: F811
+    pool: str, tasks: ModuleType, tmp_path: Path, folder: Path
 ) -> None:
     with Worker(tmp_path, "-P", pool, "-c", slots(pool), "-l", "INFO").wait_ready() as worker:
         tasks.work.delay_many([(i, 5) for i in range(TASKS)])
@@ -42,7 +42,7 @@ def test_killed_child_loses_nothing_and_its_tasks_run_within_a_second(
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_killed_worker_loses_nothing(pool: str, tasks: ModuleType, tmp_path: Path, folder: Path) -> None:  # noqa: F811
+def test_killed_worker_loses_nothing(pool: str, tasks: ModuleType, tmp_path: Path, folder: Path) -> None:
     with Worker(tmp_path, "-P", pool, "-c", slots(pool), "-l", "INFO").wait_ready() as first:
         tasks.work.delay_many([(i, 5) for i in range(TASKS)])
         eventually(lambda: len(ran(folder, "work-")) >= TASKS // 10, "a tenth of the tasks")

@@ -10,19 +10,19 @@ from types import ModuleType
 
 import pytest
 
-from tests.integration.conftest import broker_url, folder, ran, tasks  # noqa: F401
+from tests.integration.conftest import ran
 from tests.workers import POOLS, Worker, eventually
 
 LEASE_S = 2.0
 
 
-def holders(folder: Path, name: str) -> list[int]:  # noqa: F811
+def holders(folder: Path, name: str) -> list[int]:
     """Return the pids of the processes that have begun the task, one per run."""
     return [int(effect.rpartition("-")[2]) for effect in ran(folder, f"holding-{name}-")]
 
 
 @pytest.mark.parametrize("pool", [p for p in POOLS if p != "solo"])
-def test_a_killed_childs_task_runs_again_at_once(pool: str, tasks: ModuleType, tmp_path: Path, folder: Path) -> None:  # noqa: F811
+def test_a_killed_childs_task_runs_again_at_once(pool: str, tasks: ModuleType, tmp_path: Path, folder: Path) -> None:
     with Worker(tmp_path, "-P", pool, "-c", "2", "-l", "INFO").wait_ready() as worker:
         result = tasks.hold.delay("a")
         eventually(lambda: holders(folder, "a"), "the task running")
@@ -39,7 +39,7 @@ def test_a_killed_childs_task_runs_again_at_once(pool: str, tasks: ModuleType, t
 
 @pytest.mark.parametrize("pool", ["prefork", "gevent"])
 def test_a_surviving_node_takes_over_within_two_leases(
-    pool: str, tasks: ModuleType, tmp_path: Path, folder: Path  # noqa: F811
+    pool: str, tasks: ModuleType, tmp_path: Path, folder: Path
 ) -> None:
     """The survivor was there before: it sees only that the dead node's leases stand still."""
     with Worker(tmp_path, "-P", pool, "-c", "2", "-l", "INFO", "-n", "first@%h").wait_ready() as first:
@@ -61,7 +61,7 @@ def test_a_surviving_node_takes_over_within_two_leases(
             assert again_s < 2 * LEASE_S + 3, "two leases, and some for a busy machine"
 
 
-def test_a_task_that_kills_its_process_becomes_a_dead_letter(tasks: ModuleType, tmp_path: Path, folder: Path) -> None:  # noqa: F811
+def test_a_task_that_kills_its_process_becomes_a_dead_letter(tasks: ModuleType, tmp_path: Path, folder: Path) -> None:
     """Three deaths under it, its caller is told why, and its neighbours run."""
     from fastq.exceptions import WorkerLostError
 

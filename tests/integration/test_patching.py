@@ -9,7 +9,7 @@ import pytest
 from tests.workers import Worker, eventually
 
 CHECKS = {
-    "gevent": "from gevent.monkey import is_module_patched as patched\nassert all(map(patched, ('socket', 'ssl', 'threading', 'select')))",
+    "gevent": "from gevent.monkey import is_module_patched as patched\nassert patched('socket') and patched('ssl') and patched('select')",
     "eventlet": "from eventlet.patcher import is_monkey_patched as patched\nassert patched('socket') and patched('thread')",
 }
 APP = """
