@@ -17,7 +17,8 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+# twice quiet: errors only, not pip's warnings about indexes and caches
+PIP := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
 ROUNDS ?= 10
 TESTS ?= tests
 BENCH ?=
@@ -35,13 +36,14 @@ build: $(VENV)/.stamp-core
 $(PY):
 	@test -n "$(PYTHON)" || { echo "fastq needs Python 3.11 or newer: none of python3, python3.11 .. python3.14 is; say which: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fastq needs Python 3.11 or newer; $(PYTHON) is older" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { echo "cannot create $(VENV): on Debian and Ubuntu, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)."
+	@$(PYTHON) -m venv $(VENV) || { echo "cannot create $(VENV): on Debian and Ubuntu, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 
 # The editable install also builds the core; later changes of the core alone take the rule below.
 $(VENV)/.stamp-install: pyproject.toml setup.py | $(PY)
 	@echo "Installing fastq and what its tests need into $(VENV); this takes a minute."
-	$(PIP) 'setuptools>=77' 'Cython>=3.1'
-	$(PIP) --no-build-isolation --editable '.[test]'
+	@$(PIP) 'setuptools>=77' 'Cython>=3.1'
+	@$(PIP) --no-build-isolation --editable '.[test]'
 	@touch $@
 
 $(VENV)/.stamp-core: $(CORE) $(VENV)/.stamp-install
@@ -49,11 +51,11 @@ $(VENV)/.stamp-core: $(CORE) $(VENV)/.stamp-install
 	@touch $@
 
 $(VENV)/.stamp-dev: pyproject.toml $(VENV)/.stamp-install
-	$(PIP) --no-build-isolation --editable '.[dev]'
+	@$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 $(VENV)/.stamp-bench: pyproject.toml $(VENV)/.stamp-install
-	$(PIP) --no-build-isolation --editable '.[bench]'
+	@$(PIP) --no-build-isolation --editable '.[bench]'
 	@touch $@
 
 demo: build

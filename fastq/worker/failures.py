@@ -50,7 +50,7 @@ def dead_detail(d: Delivery, error: str, traceback: str | None = None) -> bytes:
     return _core.packb(
         {
             "id": d.id,
-            "task": d.name,
+            "name": d.name,
             "error": _writable(error),
             "traceback": None if traceback is None else _writable(traceback),
             "deliveries": d.deliveries,

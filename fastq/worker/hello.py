@@ -135,7 +135,7 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         result_serializer=conf.result_serializer,
         retry=options.retry,
         logging={name: conf[name] for name in _LOGGING},
-        embedded=broker_url.partition("://")[2].partition("?")[0] if app.broker_is_embedded else "",
+        embedded=_file(broker_url) if app.broker_is_embedded else "",
     )
 
 

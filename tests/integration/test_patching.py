@@ -9,7 +9,7 @@ import pytest
 from tests.workers import Worker, eventually
 
 CHECKS = {
-    "gevent": "from gevent.monkey import is_module_patched as patched\nassert patched('socket') and patched('ssl') and patched('select')",
+    "gevent": "from gevent.monkey import is_module_patched as p\nassert p('socket') and p('ssl') and p('select')",
     "eventlet": "from eventlet.patcher import is_monkey_patched as patched\nassert patched('socket') and patched('thread')",
 }
 APP = """

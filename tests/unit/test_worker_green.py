@@ -25,7 +25,8 @@ for lock in (logging._lock, threading.RLock(), fastq.app.FastQ("t")._lock):
 from eventlet.patcher import is_monkey_patched
 assert all(map(is_monkey_patched, ("socket", "thread", "select", "time", "os")))
 import fastq.app, fastq.worker.green, threading
-assert "eventlet" in threading.Lock.__module__ + threading._start_new_thread.__module__
+start = getattr(threading, "_start_joinable_thread", None) or threading._start_new_thread  # 3.13 and newer; older
+assert "eventlet" in threading.Lock.__module__ + start.__module__
 """,
 }
 

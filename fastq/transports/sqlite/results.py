@@ -23,7 +23,7 @@ WRITE = (
     " ON CONFLICT (id) DO UPDATE SET record = excluded.record, expires_ms = excluded.expires_ms"
 )
 #: an expired record counts as none
-WRITE_UNLESS_FINAL = f"{WRITE} WHERE substr(results.record, 2, 8) NOT IN ({FINAL}) OR results.expires_ms <= ?4"
+WRITE_UNLESS_FINAL = f"{WRITE} WHERE substr(results.record, 2, 8) NOT IN ({FINAL}) OR results.expires_ms <= ?"
 
 
 class Results:
