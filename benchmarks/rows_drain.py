@@ -65,8 +65,9 @@ def drain_rows(ctx: Context) -> list[Row]:
             rates.append(ctx.drained(ctx.redis, shape, NOOP, n).per_s)
         ctx.found.setdefault("drain", median(rates))
         title = f"{n:,} no-ops, results stored, one process, one slot ({shape})"
-        note = f"the same loop with results as fields of one hash, as fastq stores them: {median(in_slots):,.0f}/s"
-        rows.append(share_of(title, median(rates), "/s", median(loops), "hand-written loop", 0.6, values=tuple(rates), note=note))
+        # the target was set with the first loop; the second is the stricter floor: it stores results as fastq does
+        for name, floor in (("hand-written loop, a key per result", loops), ("hand-written loop, results in one hash", in_slots)):
+            rows.append(share_of(title, median(rates), "/s", median(floor), name, 0.6, values=tuple(rates)))
     ctx.found["loop"] = median(loops)
     return rows
 
