@@ -371,6 +371,8 @@ class Plan:
 
     def _headers(self, headers: Mapping[str, Any]) -> dict[str, Any]:
         """Return headers as the envelope has them: plain values only, for every worker reads them before any serializer."""
+        if not isinstance(headers, Mapping):
+            raise TypeError(f"headers={headers!r}: expected a mapping, got {type(headers).__name__}")
         for key, value in headers.items():
             if not isinstance(key, str):
                 raise TypeError(f"headers: the name {key!r} is {type(key).__name__}, expected text")
@@ -386,7 +388,10 @@ class Plan:
     def _when(self, now_ms: int, countdown: float | timedelta | None, eta: datetime | None) -> tuple[int, int]:
         """Return (delay in ms, due at in ms); as in Celery a countdown wins over an eta."""
         if countdown is not None:
-            seconds = countdown.total_seconds() if isinstance(countdown, timedelta) else float(countdown)
+            try:
+                seconds = countdown.total_seconds() if isinstance(countdown, timedelta) else float(countdown)
+            except (TypeError, ValueError):
+                raise TypeError(f"countdown={countdown!r}: expected a number of seconds or a timedelta") from None
             if seconds != seconds or seconds == float("inf"):
                 raise ValueError(f"countdown={countdown!r}: expected a number of seconds")
             return max(0, round(seconds * 1000)), 0

@@ -16,7 +16,7 @@ from typing import Any
 from fastq.app import FastQ
 from fastq.exceptions import ImproperlyConfigured
 
-__all__ = ["find_app", "nearest_pyproject"]
+__all__ = ["find_app", "nearest_pyproject", "user_traceback"]
 
 #: modules looked at when nothing says where the application is
 CANDIDATES = ("tasks", "app", "fastq_app")
@@ -52,6 +52,23 @@ def find_app(spec: str | None = None, cwd: str | None = None) -> FastQ:
     if project is not None and (spec := _from_project(project)):
         return _from_spec(spec, f"app = {spec!r} of [tool.fastq] in {project}", cwd, os.path.dirname(project))
     return _look_around(cwd)
+
+
+def user_traceback(exc: BaseException) -> str:
+    """Format an exception with its traceback from the first line of the user's own code on: how fastq and importlib came there is
+    left out. The whole traceback if it has no such line."""
+    import traceback  # lazy: an error path
+
+    fastq = os.path.dirname(os.path.abspath(__file__)) + os.sep
+    frame = exc.__traceback__
+    while frame is not None:
+        path = frame.tb_frame.f_code.co_filename
+        if not path.startswith(("<frozen importlib", fastq)) and os.path.basename(os.path.dirname(path)) != "importlib":
+            return "".join(traceback.format_exception(type(exc), exc, frame)).rstrip()
+        frame = frame.tb_next
+    if isinstance(exc, SyntaxError):
+        return "".join(traceback.format_exception_only(exc)).rstrip()
+    return "".join(traceback.format_exception(exc)).rstrip()
 
 
 def _on_path(*directories: str) -> None:

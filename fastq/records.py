@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fastq._core import DEAD, DONE, RETRY, RETURN, Delivery, Entry, Registry, Settlement
 
@@ -30,9 +31,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """One message on its way to a queue."""
+class Publication(NamedTuple):
+    """One message on its way to a queue. A tuple because one is made per message: a third of a frozen dataclass' cost."""
 
     queue: str
     message: bytes

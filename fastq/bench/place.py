@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from fastq import FastQ
 from fastq.bench.tasks import Bench, build
 from fastq.transports import open_backend, open_inspector
+from fastq.transports.sqlite.inspector import SQLiteInspector
 
 __all__ = ["CHUNK", "Args", "BorrowedPlace", "Place", "own_producer", "sample", "send"]
 
@@ -81,8 +83,8 @@ class BorrowedPlace:
 
     def __init__(self, app: FastQ) -> None:
         self.queue = f"fastq-bench-{secrets.token_hex(4)}"
-        self.broker_url: str = app.broker_url
-        backend: str = app.backend_url
+        self.broker_url: str = _absolute(app.broker_url)
+        backend: str = _absolute(app.backend_url)
         self.backend_url = None if backend.startswith("disabled") else backend
         self.conf: Mapping[str, Any] = {"key_prefix": app.conf.key_prefix, "result_expires": 600}
         self._options = app.transport_options()
@@ -127,6 +129,18 @@ class BorrowedPlace:
         self._ids.clear()
 
     def close(self) -> None:
+        producer = self._bench.app.producer.name
         self._bench.app.close()
         self.empty()
+        if isinstance(self._inspector, SQLiteInspector):
+            # where nothing expires by itself
+            self._inspector.erase(self.queue, producer)
         self._inspector.close()
+
+
+def _absolute(url: str) -> str:
+    """Return a SQLite URL with an absolute path: the workers have a working directory of their own."""
+    scheme, mark, rest = url.partition(":///")
+    if scheme != "sqlite" or not mark or rest.startswith("/"):
+        return url
+    return f"sqlite:////{os.path.abspath(rest).lstrip('/')}"

@@ -53,6 +53,9 @@ def command(
     }
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     app = load_app(settings)
+    if name not in app.tasks:
+        # it may stand in a module that only a worker imports
+        app.finalize()
     try:
         if name in app.tasks:
             result = app.tasks[name].apply_async(positional or [], keywords or {}, **options)

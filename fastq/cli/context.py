@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
+from fastq.exceptions import FastQError
+
 if TYPE_CHECKING:
     from fastq.app import FastQ
 
@@ -64,9 +66,15 @@ def load_app(settings: Settings) -> FastQ:
     Never called by ``fastq worker``: its supervisor imports no application code.
     """
     # lazy: only commands that talk to a broker need the application
-    from fastq.finding import find_app
+    from fastq.finding import find_app, user_traceback
 
-    app = find_app(settings.app, os.getcwd())
+    try:
+        app = find_app(settings.app, os.getcwd())
+    except FastQError:
+        raise
+    except Exception as exc:
+        # an error in the user's code: where it is, without how we came there
+        raise click.ClickException(f"the application cannot be loaded.\n{user_traceback(exc)}") from exc
     if settings.broker is not None:
         app.conf.broker_url = settings.broker
     if settings.result_backend is not None:

@@ -99,12 +99,15 @@ def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
 def introduce(app: FastQ, options: WorkerOptions) -> Hello:
     """Say who the application is; ``options`` as ``configure`` returned them."""
     # lazy: only a process with the application needs it
-    from fastq.transports import display_url
+    from fastq.transports import display_url, scheme_of
 
     conf = app.conf
     assert options.pool is not None and options.concurrency is not None
     processes, slots = shape(options.pool, options.concurrency, options.processes)
     broker_url, backend_url = app.broker_url, app.backend_url
+    if app.keeps_results:
+        # here, once: not by every process when it opens it
+        scheme_of(backend_url)
     transport = asdict(app.transport_options())
     own = dict(conf.result_backend_transport_options)
     backend_extra = own if own or backend_url != broker_url else None
@@ -173,6 +176,11 @@ def _complete(url: str) -> str:
     host = place.rpartition("@")[2]
     port = "" if re.search(r":\d+$", host) else ":6379"
     return f"{scheme}://{place or 'localhost'}{port}/{database or 0}"
+
+
+def _file(url: str) -> str:
+    """Return the path in a SQLite URL."""
+    return url.partition("://")[2].partition("?")[0].removeprefix("/")
 
 
 def _check_plain(setting: str, values: Mapping[str, Any]) -> None:

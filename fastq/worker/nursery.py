@@ -102,9 +102,11 @@ def describe_failure() -> str:
     """Return the current exception for the user: only its text if it is fastq's own, with the traceback if it is not."""
     # lazy: an error path
     from fastq.exceptions import FastQError
+    from fastq.finding import user_traceback
 
     exc = sys.exception()
-    return str(exc) if isinstance(exc, FastQError) else traceback.format_exc().rstrip()
+    assert exc is not None, "called outside of an except clause"
+    return str(exc) if isinstance(exc, FastQError) else f"the application cannot be loaded.\n{user_traceback(exc)}"
 
 
 def ignore_stop_signals() -> None:

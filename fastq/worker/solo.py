@@ -23,12 +23,12 @@ from fastq.worker.identity import Identity
 from fastq.worker.keeper import Keeper, open_store
 from fastq.worker.link import Link
 from fastq.worker.loop import Loop
-from fastq.worker.nursery import STOP_SIGNALS, ignore_stop_signals, import_run_process, move_in, settle_in
+from fastq.worker.nursery import STOP_SIGNALS, describe_failure, ignore_stop_signals, import_run_process, move_in, settle_in
 from fastq.worker.options import WorkerOptions
 from fastq.worker.procname import expand_node, set_process_name
 from fastq.worker.reaper import Snapshot
+from fastq.worker.say import say, say_ready
 from fastq.worker.shutdown import Shutdown, Stage
-from fastq.worker.supervisor import say, say_ready
 
 __all__ = ["run"]
 
@@ -51,13 +51,14 @@ def run(options: WorkerOptions) -> int:
         hello = Hello.from_message(message)
         unshared(hello)
         run_process = import_run_process()
-    except FastQError as exc:
+    except Exception:
         stopping.let_go()
-        return _refuse(str(exc))
+        return _refuse(describe_failure())
     except BaseException:
         stopping.let_go()
         raise
-    print(banner(hello, node), flush=True)
+    if not options.quiet:
+        print(banner(hello, node), flush=True)
     link.send({"hello": message})
     move_in(app, options, node)
     stopping.take_signals()

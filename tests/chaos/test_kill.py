@@ -13,6 +13,8 @@ import pytest
 from tests.integration.conftest import ran
 from tests.workers import POOLS, Worker, eventually
 
+#: every kill so many times on each pool: ``make chaos`` asks for ten
+ROUNDS = int(os.environ.get("FASTQ_CHAOS_ROUNDS") or 1)
 TASKS = 500
 LEASE_S = 2.0
 
@@ -21,7 +23,7 @@ def slots(pool: str) -> str:
     return {"prefork": "2", "solo": "1"}.get(pool, "10")
 
 
-@pytest.mark.parametrize("pool", [p for p in POOLS if p != "solo"])
+@pytest.mark.parametrize("pool", ROUNDS * [p for p in POOLS if p != "solo"])
 def test_killed_child_loses_nothing_and_its_tasks_run_within_a_second(
     pool: str, tasks: ModuleType, tmp_path: Path, folder: Path
 ) -> None:
@@ -41,7 +43,7 @@ def test_killed_child_loses_nothing_and_its_tasks_run_within_a_second(
     assert len(ran(folder, "work-")) <= TASKS + 2 * 10, "only what ran at the kill may have run twice"
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", ROUNDS * POOLS)
 def test_killed_worker_loses_nothing(pool: str, tasks: ModuleType, tmp_path: Path, folder: Path) -> None:
     with Worker(tmp_path, "-P", pool, "-c", slots(pool), "-l", "INFO").wait_ready() as first:
         tasks.work.delay_many([(i, 5) for i in range(TASKS)])

@@ -240,3 +240,27 @@ def test_purge_touches_only_the_chosen_queues(app: FastQ, fastq: Invoke) -> None
     assert fastq("purge", "-f", "-X", "b").output == "Purged 2 messages from 1 queue.\n"
     assert depth(app, "b") == (1, 1)
     assert fastq("purge", "-f", "-Q", "b").output == "Purged 2 messages from 1 queue.\n"
+
+
+def test_a_mistake_in_the_users_module_is_shown_without_how_we_came_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.joinpath("broken_app.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = CliRunner().invoke(cli, ["-A", "broken_app", "call", "x"], prog_name="fastq")
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert lines[0] == "Error: the application cannot be loaded."
+    assert lines[2] == f'  File "{tmp_path}/broken_app.py", line 1, in <module>'
+    assert lines[-1] == "ModuleNotFoundError: No module named 'not_installed_anywhere'"
+
+
+def test_call_knows_the_tasks_of_included_modules(project: str, app: FastQ, fastq: Invoke, tmp_path: Path) -> None:
+    extra = f"extra_{project}"
+    code = f"from {project} import app\n@app.task(name='extra', queue='else')\ndef extra(): ...\n"
+    tmp_path.joinpath(f"{extra}.py").write_text(code)
+    app.conf.include = (extra,)
+    result = fastq("call", "extra")
+    assert result.exit_code == 0 and "not a task" not in result.output, result.output
+    assert depth(app) == (0, 0) and len(waiting(app, "else")) == 1

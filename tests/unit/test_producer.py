@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -359,6 +361,209 @@ def test_an_interrupted_heir_hands_the_lead_on(monkeypatch: pytest.MonkeyPatch) 
     finish(first + second + third)
     assert caught and broker.messages == [b"first", b"third"]
     assert not producer._lane().leading
+
+
+class Crowd:
+    """One call in flight, then callers that queue behind it at gates of the test's own.
+
+    ``at_gate[name]`` takes the real wait of that caller's gate and may block or raise around it.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.producer, self.broker = make()
+        self.inside, self.go = threading.Event(), threading.Event()
+        self.log: list[tuple[str, str]] = []
+        self.at_gate: dict[str, Callable[[Callable[[], object]], object]] = {}
+        self.ended: dict[str, BaseException | None] = {}
+        self.threads: list[threading.Thread] = []
+        gate = producer_module._gate
+        self.broker.before = self._hold
+
+        def watched() -> tuple[Callable[..., object], Callable[[], object]]:
+            wait, wake = gate()
+            name = threading.current_thread().name
+
+            def logged_wait() -> None:
+                around = self.at_gate.get(name)
+                around(wait) if around is not None else wait()
+                self.log.append(("up", name))
+
+            def logged_wake() -> None:
+                self.log.append(("wake", name))
+                wake()
+
+            return logged_wait, logged_wake
+
+        monkeypatch.setattr(producer_module, "_gate", watched)
+        self.start("first")
+        assert self.inside.wait(20)
+
+    def _hold(self, n: int) -> None:
+        if n == 1:
+            self.inside.set()
+            assert self.go.wait(20)
+
+    def start(self, name: str) -> None:
+        """Let a caller publish its own name, and wait until it has queued."""
+        queued = len(self.producer._lane().queue)
+
+        def work() -> None:
+            try:
+                self.producer.publish(one(name), (name,), QUICK)
+                self.ended[name] = None
+            except BaseException as exc:
+                self.ended[name] = exc
+
+        self.threads.append(threading.Thread(target=work, name=name))
+        self.threads[-1].start()
+        if len(self.threads) > 1:
+            until(lambda: len(self.producer._lane().queue) == queued + 1)
+
+    def finish(self) -> None:
+        finish(self.threads)
+        lane = self.producer._lane()
+        assert not lane.leading and not lane.passing and not lane.queue and not lane.chain and lane.open is None
+
+
+def test_threads_are_woken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producer_module, "CHAIN_S", 60.0)
+    crowd = Crowd(monkeypatch)
+    for i in range(20):
+        crowd.start(str(i))
+    crowd.go.set()
+    crowd.finish()
+    assert crowd.log == [(what, str(i)) for i in range(20) for what in ("wake", "up")]
+
+
+def test_a_chain_that_takes_too_long_is_broken_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producer_module, "CHAIN_S", -1.0)
+    crowd = Crowd(monkeypatch)
+    stuck = threading.Event()
+
+    def sleepy(wait: Callable[[], object]) -> None:
+        wait()
+        assert stuck.wait(20)
+
+    crowd.at_gate["b"] = sleepy
+    for name in "abcd":
+        crowd.start(name)
+    crowd.go.set()
+    until(lambda: {"a", "c", "d"} <= set(crowd.ended))
+    assert "b" not in crowd.ended
+    crowd.producer.publish(one("e"), ("e",), QUICK)
+    stuck.set()
+    crowd.finish()
+    assert sorted(crowd.broker.messages) == [b"a", b"b", b"c", b"d", b"e", b"first"]
+
+
+@pytest.mark.parametrize("woken", [True, False], ids=["holding the chain", "before the chain reaches it"])
+def test_a_follower_interrupted_while_the_chain_passes_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch, woken: bool) -> None:
+    """Actors: ``b``, woken by the leader ``a``, is slow to go on; ``c`` is interrupted, before or after ``b`` wakes it."""
+    monkeypatch.setattr(producer_module, "CHAIN_S", 60.0)
+    crowd = Crowd(monkeypatch)
+    b_awake, b_go = threading.Event(), threading.Event()
+
+    def slow(wait: Callable[[], object]) -> None:
+        wait()
+        b_awake.set()
+        assert b_go.wait(20)
+
+    def interrupted(wait: Callable[[], object]) -> None:
+        if woken:
+            wait()
+        else:
+            assert b_awake.wait(20)
+        raise KeyboardInterrupt
+
+    crowd.at_gate |= {"b": slow, "c": interrupted}
+    for name in "abcd":
+        crowd.start(name)
+    crowd.go.set()
+    assert b_awake.wait(20)
+    crowd.start("e")  # the lead comes to it at the end of the chain
+    if not woken:
+        until(lambda: "c" in crowd.ended)
+    b_go.set()
+    crowd.finish()
+    assert isinstance(crowd.ended.pop("c"), KeyboardInterrupt)
+    assert set(crowd.ended.values()) == {None} and set(crowd.ended) == {"first", "a", "b", "d", "e"}
+    assert [messages for _, _, messages in crowd.broker.calls] == [[b"first"], [b"a", b"b", b"c", b"d"], [b"e"]]
+
+
+def test_whoever_is_interrupted_nobody_is_left_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    producer, broker = make()
+    gate = producer_module._gate
+    chance = random.Random(1)
+
+    def shaky() -> tuple[Callable[..., object], Callable[[], object]]:
+        wait, wake = gate()
+        fate = chance.random()
+
+        def risky() -> None:
+            if fate < 0.1:
+                wait(timeout=0.0001)
+                raise KeyboardInterrupt
+            wait()
+            if fate < 0.2:
+                raise KeyboardInterrupt
+
+        return risky, wake
+
+    def call(n: int) -> None:
+        time.sleep(0.0001)  # on the way to the server: the others come meanwhile
+        if chance.random() < 0.1:
+            raise KeyboardInterrupt
+
+    broker.before = call
+    monkeypatch.setattr(producer_module, "_gate", shaky)
+    returned: list[bytes] = []
+
+    def work(i: int) -> None:
+        for j in range(100):
+            with contextlib.suppress(KeyboardInterrupt):
+                producer.publish(one(f"{i}.{j}"), (), QUICK)
+                returned.append(f"{i}.{j}".encode())
+
+    finish(spawn(12, work))
+    kept = broker.messages
+    assert len(kept) == len(set(kept)) and set(returned) <= set(kept)
+    assert len(returned) > 600 and len(broker.calls) < 600, "most have shared calls"
+    lane = producer._lane()
+    assert not lane.leading and not lane.passing and not lane.queue and not lane.chain and lane.open is None
+
+
+def test_greenlets_that_time_out_leave_nobody_waiting(tmp_path: Path) -> None:
+    script = tmp_path / "greenlets.py"
+    script.write_text(
+        "from gevent import monkey\n"
+        "monkey.patch_all()\n"
+        "import random, gevent, time\n"
+        "from fastq.producer import Producer, RetryPolicy\n"
+        "from fastq.records import Publication\n"
+        "kept, returned, chance = {}, [], random.Random(1)\n"
+        "class Broker:\n"
+        "    def now_ms(self): return int(time.time() * 1000)\n"
+        "    def close(self): pass\n"
+        "    def publish(self, producer, number, publications):\n"
+        "        gevent.sleep(0.0002 * chance.random())\n"
+        "        kept.setdefault(number, [p.message for p in publications])\n"
+        "        gevent.sleep(0.0002 * chance.random())\n"
+        "producer = Producer(Broker)\n"
+        "def work(i):\n"
+        "    for j in range(20):\n"
+        "        with gevent.Timeout(0.001 * chance.random() if chance.random() < 0.3 else 30, False):\n"
+        "            producer.publish((Publication('q', b'%d.%d' % (i, j)),), (), RetryPolicy())\n"
+        "            returned.append(b'%d.%d' % (i, j))\n"
+        "greenlets = [gevent.spawn(work, i) for i in range(100)]\n"
+        "assert len(gevent.joinall(greenlets, timeout=30)) == 100\n"
+        "messages = [m for batch in kept.values() for m in batch]\n"
+        "assert len(messages) == len(set(messages)) and set(returned) <= set(messages)\n"
+        "assert 1400 <= len(returned) < 2000, len(returned)\n"
+        "lane = producer._lane()\n"
+        "assert not lane.leading and not lane.passing and not lane.queue and not lane.chain and lane.open is None\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(fastq.__file__).parent.parent)}
+    subprocess.run([sys.executable, str(script)], check=True, env=environment, timeout=60)
 
 
 def test_interrupted_alone_it_can_go_on() -> None:

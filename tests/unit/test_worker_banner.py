@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,19 @@ def test_head_names_node_version_and_date() -> None:
 
 def test_no_password_is_shown() -> None:
     assert "secret" not in "\n".join(lines(HELLO))
+
+
+def test_the_path_of_the_embedded_file_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = FastQ("tasks", set_as_current=False)
+    hello = introduce(app, configure(app, WorkerOptions(pool="solo")))
+    assert hello.embedded == f"{tmp_path}/fastq.db"
+
+
+def test_a_result_backend_that_does_not_exist_is_refused_before_any_process_starts() -> None:
+    app = FastQ("tasks", broker="redis://h", backend="foo://h", set_as_current=False)
+    with pytest.raises(ImproperlyConfigured, match="No transport for foo://"):
+        introduce(app, configure(app, WorkerOptions(pool="solo")))
 
 
 def test_the_embedded_broker_says_where_its_file_is() -> None:

@@ -155,9 +155,9 @@ def test_what_was_leased_for_a_reply_lost_for_good_is_given_back_after_a_reconne
 
 
 def _held(made: Rig) -> Any:
-    from fastq.transports.memory import _Held
+    from fastq.transports.memory.queue import Held
 
-    return _Held(0, 900, message("t", 7))
+    return Held(0, 900, message("t", 7))
 
 
 def test_what_is_not_leased_any_more_is_not_started_after_a_reconnect() -> None:

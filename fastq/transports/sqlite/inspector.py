@@ -85,6 +85,18 @@ class SQLiteInspector:
         with self._database as sql:
             return len(_take(sql, self._no(queue), keys, "id"))
 
+    def erase(self, queue: str, producer: str) -> None:
+        """Remove every trace of a queue and of the producer that sent to it. Only for names that no other process has ever
+        used: others keep the number of a queue in memory, and it is given again."""
+        no = self._no(queue)
+        with self._database as sql:
+            for table in ("ready", "leased"):
+                sql.execute(f"DELETE FROM {table} WHERE key BETWEEN ? AND ?", bounds(no))
+            for table in ("delayed", "dead", "leases", "idle"):
+                sql.execute(f"DELETE FROM {table} WHERE queue = ?", (no,))
+            sql.execute("DELETE FROM producers WHERE name = ?", (producer,))
+            sql.execute("DELETE FROM queues WHERE no = ?", (no,))
+
     def close(self) -> None:
         self._post.close()
         self._database.shut()

@@ -1,0 +1,295 @@
+"""The worker processes of a node: started, heard, renamed when they are fenced, buried and replaced.
+
+They come from the supervisor (``start``), which also tells of their pids (``forked``) and deaths (``died``). Their leases are the
+keeper's; it is there from the moment the broker has answered (``connected``), and until then they wait, ready.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastq._core import ProcessBoard
+from fastq.worker.board import Board
+from fastq.worker.deaths import describe, kill
+from fastq.worker.hello import Hello
+from fastq.worker.identity import Identity
+from fastq.worker.keeper import Keeper
+from fastq.worker.link import Link, LinkError
+from fastq.worker.loop import Loop
+from fastq.worker.procname import display_name
+from fastq.worker.reaper import Snapshot
+from fastq.worker.reconnect import Backoff
+from fastq.worker.say import say_ready
+from fastq.worker.shutdown import Shutdown, Stage
+
+__all__ = ["Children", "receive"]
+
+logger = logging.getLogger("fastq.worker")
+
+#: a process that dies younger than this died of something that its successor will meet too
+YOUNG_S = 5.0
+#: so many young deaths in a row are replaced at once: chaos, or a poisonous task on its way to the dead letters
+FREE_DEATHS = 3
+
+
+@dataclass(slots=True)
+class Child:
+    """One worker process."""
+
+    index: int
+    serial: int
+    link: Link
+    born_s: float
+    #: 0: still being forked
+    pid: int
+    #: its name to the broker; "" until its lease is entered
+    process: str = ""
+    #: names it had before it was fenced
+    former: list[str] = field(default_factory=list)
+    ready: bool = False
+    #: what it said went wrong
+    error: str = ""
+
+
+class Children:
+    """All worker processes of one node.
+
+    ``start`` takes a request and returns (pid, or 0 if ``forked`` will tell; the link). ``fail`` is told why the node cannot start,
+    ``gone`` that the last process of a stopping node has ended.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        hello: Hello,
+        identity: Identity,
+        board: Board,
+        shutdown: Shutdown,
+        *,
+        start: Callable[[dict[str, Any]], tuple[int, Link]],
+        fail: Callable[[str], object],
+        gone: Callable[[], object],
+    ) -> None:
+        self._loop = loop
+        self._hello = hello
+        self._identity = identity
+        self._board = board
+        self._shutdown = shutdown
+        self._start_process = start
+        self._fail = fail
+        self._gone = gone
+        self._children: dict[int, Child] = {}  # by serial
+        self._serial = 0
+        self._keeper: Keeper | None = None
+        self._was_ready = False
+        #: by index
+        self._young_deaths: dict[int, int] = {}
+        self._delays: dict[int, Backoff] = {}
+        #: exit statuses that came before the word of the pid
+        self._early: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    # --- coming to life ---
+
+    def start(self) -> None:
+        """Start as many as the application asks for."""
+        for index in range(self._hello.processes):
+            self._start(index)
+
+    def _start(self, index: int) -> None:
+        hello = self._hello
+        if self._shutdown.stage is not Stage.RUNNING:
+            return
+        if not self._unforked():
+            self._early.clear()  # orphans of tasks, adopted from dead processes
+        self._serial += 1
+        self._region(index).clear()
+        request = {
+            "serial": self._serial,
+            "index": index,
+            "pool": hello.pool,
+            "slots": hello.slots,
+            "queues": hello.queues,
+            "node": self._identity.node,
+        }
+        pid, link = self._start_process(request)
+        child = Child(index, self._serial, link, time.monotonic(), pid)
+        self._children[child.serial] = child
+        self._loop.watch(link.fileno(), lambda: self._hear(child))
+
+    def forked(self, serial: int, pid: int) -> None:
+        """Take in the pid of a process that was asked for; 0: it could not be forked."""
+        child = self._children.get(serial)
+        if child is None:
+            return
+        if not pid:
+            self._lose(child, None)
+            return
+        child.pid = pid
+        status = self._early.pop(pid, None)
+        if status is not None:
+            self._lose(child, status)
+
+    def connected(self, keeper: Keeper) -> None:
+        """Let processes take tasks from now on, as they get ready."""
+        self._keeper = keeper
+        self._admit(keeper, [child for child in self._children.values() if child.ready])
+
+    def _admit(self, keeper: Keeper, children: Sequence[Child]) -> None:
+        """Enter the leases of processes, then tell them their names."""
+        if not children or self._shutdown.stage is not Stage.RUNNING:
+            return
+        for child in children:
+            child.process = self._identity.new_name(child.index)
+        keeper.enter(*(child.process for child in children))
+        for child in children:
+            child.link.send({"start": {"process": child.process}})
+        if not self._was_ready and all(child.process for child in self._children.values()):
+            self._was_ready = True
+            say_ready(self._identity.node)
+
+    # --- what they say ---
+
+    def _hear(self, child: Child) -> None:
+        for message in receive(child.link):
+            self._obey(child, message)
+        if child.link.closed:
+            # its death is told by waitpid
+            self._loop.unwatch(child.link.fileno())
+
+    def _obey(self, child: Child, message: dict[str, Any]) -> None:
+        keeper = self._keeper
+        if "ready" in message:
+            child.ready = True
+            if keeper is not None:
+                self._admit(keeper, [child])
+        elif "holding" in message and keeper is not None and child.process:
+            keeper.watch(child.process, self._region(child.index))
+        elif "fenced" in message and keeper is not None:
+            self._rename(keeper, child, message["fenced"])
+        elif "error" in message:
+            child.error = message["error"]
+
+    def _rename(self, keeper: Keeper, child: Child, fenced: str) -> None:
+        """Give a process whose lease was taken away a new name; under the old one it only settles what it was running."""
+        if fenced == child.process:  # if not, an answer to an earlier name: it has been given a new one
+            logger.info("Process %s goes on under a new name", fenced)
+            keeper.retire(fenced, self._region(child.index))
+            child.former.append(fenced)
+            child.process = self._identity.new_name(child.index)
+            keeper.enter(child.process)
+        child.link.send({"process": child.process})
+
+    def _region(self, index: int) -> ProcessBoard:
+        return self._board.region(index, self._hello.slots)
+
+    # --- dying ---
+
+    def died(self, pid: int, status: int) -> None:
+        """Take in a death: of one of these, or of an orphan that a task left."""
+        child = next((child for child in self._children.values() if child.pid == pid), None)
+        if child is not None:
+            self._lose(child, status)
+        elif self._unforked():
+            self._early[pid] = status
+
+    def lose_unforked(self) -> None:
+        """Give up those that are still being forked: who was asked for them is dead."""
+        for child in self._unforked():
+            self._lose(child, None)
+
+    def _unforked(self) -> list[Child]:
+        return [child for child in self._children.values() if not child.pid]
+
+    def _lose(self, child: Child, status: int | None) -> None:
+        """Bury a process and start another in its place. ``status`` None: it never came to life."""
+        if not child.link.closed:
+            for message in receive(child.link):
+                child.error = message.get("error", child.error)
+        self._drop(child)
+        charge = self._shutdown.stage < Stage.COLD
+        if child.process and self._keeper is not None:
+            snapshot = Snapshot.of(self._region(child.index), self._hello.queues)
+            for process in (child.process, *child.former):
+                self._keeper.bury(process, snapshot, charge=charge)
+        if status and self._shutdown.stage < Stage.COLD:
+            logger.error("Process %r pid:%d exited with %s", self._title(child.index), child.pid, describe(status))
+            if child.error:
+                logger.error("%s", child.error)
+        if self._shutdown.stage is not Stage.RUNNING:
+            self._tell_if_gone()
+        elif child.error and not self._was_ready:
+            self._fail(child.error)
+        else:
+            self._replace(child, in_order=status == 0)
+
+    def _replace(self, child: Child, *, in_order: bool) -> None:
+        index = child.index
+        if in_order or time.monotonic() - child.born_s > YOUNG_S:
+            self._young_deaths.pop(index, None)
+            self._delays.pop(index, None)
+            self._start(index)
+            return
+        deaths = self._young_deaths[index] = self._young_deaths.get(index, 0) + 1
+        if deaths <= FREE_DEATHS:
+            self._start(index)
+            return
+        delay_s = self._delays.setdefault(index, Backoff(longest_s=15.0, first_s=0.5)).next_s()
+        logger.error("%s died young %d times in a row, the next one starts in %.1f s", self._title(index), deaths, delay_s)
+        self._loop.after(delay_s, lambda: self._start(index))
+
+    def _title(self, index: int) -> str:
+        return display_name(self._hello.pool, index)
+
+    def _drop(self, child: Child) -> None:
+        self._loop.unwatch(child.link.fileno())
+        child.link.close()
+        del self._children[child.serial]
+
+    def _tell_if_gone(self) -> None:
+        if not self._children:
+            self._gone()
+
+    # --- stopping ---
+
+    def tell(self, how: str) -> None:
+        """Ask all to stop, warm or cold."""
+        for child in self._children.values():
+            child.link.send({"stop": how})
+
+    def kill(self) -> None:
+        """Kill all, of a node that is stopping; ``died`` tells when."""
+        for child in list(self._children.values()):
+            if child.pid:
+                kill(child.pid)
+            else:
+                # still being forked: the end of its link tells it, and it has nothing
+                self._drop(child)
+        self._tell_if_gone()
+
+    def close(self) -> None:
+        """Kill and bury those that are left, after the loop: only if the node could not start."""
+        for child in list(self._children.values()):
+            if child.pid:
+                kill(child.pid)
+                os.waitpid(child.pid, 0)
+            self._shutdown.move(Stage.KILL)  # nobody is to blame
+            self._lose(child, None)
+
+
+def receive(link: Link) -> list[dict[str, Any]]:
+    """Return the messages that have come; a link on which something else came is closed."""
+    try:
+        return link.receive()
+    except LinkError as exc:
+        # never seen from our own code: a task that writes to descriptors it does not own
+        logger.error("A process sent what is no message (%s): its link is closed", exc)
+        link.closed = True
+        return []
