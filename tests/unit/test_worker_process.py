@@ -30,6 +30,7 @@ from fastq.worker.process import run_process
 pool, scenario = sys.argv[1:3]
 app = FastQ("x", broker="memory://", backend="memory://", worker_lease=0.3)
 running = threading.Event()
+stopped = threading.Event()
 
 @app.task(name="hang")
 def hang():
@@ -61,6 +62,8 @@ def supervise():
     while not ours.closed:
         for told in ours.wait(1.0):
             print(sorted(told), flush=True)
+            if "stopped" in told:
+                stopped.set()
             if "ready" in told:
                 app.open_broker().renew(("default",), ["p1"], 60_000)
                 ours.send({"start": {"process": "p1"}})
@@ -76,6 +79,8 @@ if scenario == "bug":
     threading.Thread(target=poke, daemon=True).start()
 code = run_process(app, pool=pool, slots=slots, queues=("default",), options=WorkerOptions(), index=0, board_fd=board.fd,
                    link=Link(theirs), node="n")
+if scenario == "term":
+    stopped.wait(30)  # the word is on its way to the other thread
 print("code", code, flush=True)
 os._exit(code)
 """
