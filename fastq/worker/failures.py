@@ -23,7 +23,7 @@ from fastq.records import DEAD, DONE, Delivery, Settlement
 from fastq.remote import encode_exception, format_traceback, repr_safe
 from fastq.serialization import Serializers
 
-__all__ = ["Failures", "dead_detail", "failure_record"]
+__all__ = ["Failures", "dead_detail", "failure_record", "plain"]
 
 logger = logging.getLogger("fastq.worker.trace")
 
@@ -63,6 +63,11 @@ def dead_detail(d: Delivery, error: str, traceback: str | None = None) -> bytes:
 def _writable(text: str) -> str:
     """Return the text with what UTF-8 cannot write spelled out: file names and terminals bring such characters."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def plain(accept: Collection[str]) -> str:
+    """Name the content types accepted, without their compressed forms."""
+    return ", ".join(sorted(content_type for content_type in accept if ";" not in content_type))
 
 
 class Failures:
@@ -134,7 +139,7 @@ class Failures:
         return self._dead(d, UNREGISTERED, str(exc), self._record(exc))
 
     def disallowed(self, d: Delivery, accept: Collection[str]) -> Settlement:
-        exc = ContentDisallowed(f"content type {d.content_type!r} is not accepted by the worker (accept_content: {sorted(accept)})")
+        exc = ContentDisallowed(f"content type {d.content_type!r} is not accepted by the worker (accept_content: {plain(accept)})")
         return self._dead(d, DISALLOWED, str(exc), self._record(exc))
 
     def expired(self, d: Delivery) -> Settlement:

@@ -65,7 +65,7 @@ class Gate:
                 d.name,
                 d.id,
                 d.content_type,
-                ", ".join(sorted(self._accept)),
+                plain(self._accept),
             )
             return self._failures.disallowed(d, self._accept)
         logger.info("Discarding expired task %s[%s]", d.name, d.id)

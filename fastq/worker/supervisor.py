@@ -176,7 +176,8 @@ class Supervisor:
 
     def _run_node(self, hello: Hello, children: Children) -> None:
         set_up_logging(self._options.loglevel, hello)
-        print(banner(hello, self._identity.node), flush=True)
+        if not self._options.quiet:
+            print(banner(hello, self._identity.node), flush=True)
         # ahead of the connection: processes come to life while the broker is being reached
         children.start()
         try:
