@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection
 
 from fastq.records import DEAD, Delivery, Settlement
-from fastq.worker.failures import UNDECODABLE, Failures
+from fastq.worker.failures import UNDECODABLE, Failures, plain
 
 __all__ = ["Gate"]
 
