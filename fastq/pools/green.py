@@ -6,6 +6,7 @@ So counts need no lock: nothing else runs between two lines that do not switch.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -46,7 +47,7 @@ class GreenSlot:
         self.resting = False
 
 
-class GreenPool:
+class GreenPool(ABC):
     """A pool of greenlets; gevent and eventlet say how to switch, wake and wait.
 
     Greenlets are made when first needed. The consumer runs in the main greenlet. ``done`` must not switch.
@@ -64,39 +65,41 @@ class GreenPool:
 
     # what gevent and eventlet differ in
 
+    @abstractmethod
     def _spawn(self, slot: GreenSlot) -> Any:
         """Return a greenlet that will run ``_work(slot)`` from the hub, soon."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _rest(self) -> None:
         """Switch to the hub."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _from_hub(self, call: Callable[[GreenSlot], None], slot: GreenSlot) -> None:
         """Have the hub call it, soon."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _wait_all_free(self, deadline_s: float) -> None:
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def _set_all_free(self) -> None:
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def _open_loop_thread(self) -> LoopThread:
         """Start the loop thread, natively, and what wakes the hub when ``_loop_thread_ended`` is called in it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _close_loop_thread(self) -> None:
         """Undo what ``_open_loop_thread`` set up in the hub."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _await_call(self, call: Call, begin: Callable[[Call], None]) -> None:
         """Begin the call and wait for its end, letting other greenlets run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _finish(self, call: Call) -> None:
         """Have the hub end the waiting of this call; called on the loop thread."""
-        raise NotImplementedError
 
     # the protocol
 
