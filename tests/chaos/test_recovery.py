@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from tests.integration.conftest import ran
-from tests.workers import POOLS, Worker, eventually
+from tests.workers import POOLS, Worker, children, eventually
 
 LEASE_S = 2.0
 
@@ -81,3 +81,28 @@ def test_max_tasks_per_child_replaces_the_process(tasks: ModuleType, tmp_path: P
         assert all(pids.count(pid) == 5 for pid in set(pids)), pids
         assert len(set(pids)) == 4
         assert worker.terminate() == 0
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_processes_die_with_their_supervisor(pool: str, tasks: ModuleType, tmp_path: Path, folder: Path) -> None:
+    """Only the supervisor is killed: nobody would renew its processes' leases, so they must not go on."""
+    with Worker(tmp_path, "-P", pool, "-c", "2", "-l", "INFO").wait_ready() as worker:
+        result = tasks.hold.delay("a")
+        eventually(lambda: holders(folder, "a"), "the task running")
+        pids = children(worker.pid)
+        assert pids
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.process.wait(60)
+        eventually(lambda: not any(alive(pid) for pid in pids), f"the children of the killed supervisor gone: {pids}")
+    with Worker(tmp_path, "-P", pool, "-c", "2", "-l", "INFO").wait_ready():
+        eventually(lambda: len(holders(folder, "a")) == 2, "the task running again")
+        (folder / "a").touch()
+        assert result.get(timeout=60) == "a"
+
+
+def alive(pid: int) -> bool:
+    """Say whether a process exists and is no zombie."""
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
