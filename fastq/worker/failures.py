@@ -109,7 +109,7 @@ class Failures:
             d.name,
             d.id,
             repr_safe(exc),
-            "\n" + text if text else "",
+            "\n" + text.rstrip() if text else "",
             extra={"task_id": d.id, "task_name": d.name},
         )
         record = _core.encode_result(states.FAILURE, content_type, body, text, self._now_ms(), None)
