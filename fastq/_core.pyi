@@ -78,6 +78,7 @@ class Entry:
     ignore_result: Final[bool]
     track_started: Final[bool]
     acks_late: Final[bool]
+    special: Final[bool]  # its runs go through Runner.prepare and Runner.conclude
     index: Final[int]
     def __new__(
         cls,
@@ -89,6 +90,7 @@ class Entry:
         ignore_result: bool = False,
         track_started: bool = False,
         acks_late: bool = True,
+        special: bool = False,
     ) -> Self: ...
 
 @final
@@ -128,6 +130,8 @@ class Delivery:
     def body(self) -> bytes: ...
     @property
     def options(self) -> dict[str, Any] | None: ...
+    flow: Final[dict[str, Any] | None]  # options["flow"]: what follows this task (see fastq.flow)
+    children: list[str] | None  # ids of tasks that it has sent while it ran
     @property
     def ignore_result(self) -> bool: ...  # of this call: options["ignore_result"] if set, else the entry's
 
@@ -153,6 +157,7 @@ class Settlement:
     reason: str  # DEAD
     detail: bytes | None  # DEAD: the dead letter's record (msgpack map)
     record: int  # number of its record on the board, -1: none
+    effects: Any  # fastq.records.Effects: what else happens in the same step; None: nothing
     def __init__(
         self,
         queue: str,
@@ -168,6 +173,7 @@ class Settlement:
         reason: str = "",
         detail: bytes | None = None,
         record: int = -1,
+        effects: Any = None,
     ) -> None: ...
 
 def encode_result(
@@ -185,7 +191,8 @@ def gather_results(
 
     Returns the groups (whether the ids are UUIDv7 of one time slot of 4,096 ms, their first 10 characters or else the one id,
     places, [id, record, ...]) and the inboxes (name, places, [id, record or None if over ``inline_max`` bytes, ...]). Places are
-    the indexes of the settlements as two bytes each, low byte first. Settlements without a result are left out.
+    the indexes of the settlements as two bytes each, low byte first. Settlements without a result are left out. Results among the
+    ``effects`` of a settlement belong to it.
     """
 
 @final
@@ -253,14 +260,18 @@ class Runner:
     ``loads(content_type, body)`` returns (args, kwargs) for what the core does not read itself (content types other than
     msgpack, extension types); ``dumps(entry, value)`` returns (content type, body) for what it does not write itself;
     ``on_error(delivery, exc, runtime_ns)`` turns an exception into a Settlement (if it raises itself, the settlement is DEAD with
-    reason ``internal-error``); ``on_start(delivery)`` and ``on_success(delivery, value, runtime_ns)`` are called if not None: the
-    first may fail the task, the second only be reported as unraisable. ``emit(settlement)`` must be safe from any slot
+    reason ``internal-error``); ``on_success(delivery, value, runtime_ns)`` is called if not None, what it raises is
+    reported as unraisable. A run is *special* if the runner or the entry says so, or if the delivery has a ``flow``: then
+    ``prepare(delivery, args, kwargs)`` comes before the call and returns the arguments to use (None: these), and
+    ``conclude(delivery, value, runtime_ns)`` makes the settlement instead of the core and of ``on_success`` (also where the task
+    has sent others: ``children``); what either raises fails the task. ``emit(settlement)`` must be safe from any slot
     (``collections.deque.append`` is). ``now_ms`` is refreshed by the consumer (server clock, a few ms coarse): it stamps results.
     None of its methods raises for what a task does: KeyboardInterrupt, SystemExit and the like go to ``on_error`` like others.
     A task's traceback begins in the task: the core adds no frames. The content type is not judged here: that is the gate's.
     """
 
     now_ms: int
+    special: bool  # every run is special
     def __new__(
         cls,
         *,
@@ -268,13 +279,16 @@ class Runner:
         loads: Callable[[str, bytes], tuple[Sequence[Any], Mapping[str, Any]]],
         dumps: Callable[[Entry, object], tuple[str, bytes]],
         on_error: Callable[[Delivery, BaseException, int], Settlement],
-        on_start: Callable[[Delivery], object] | None = None,
+        prepare: Callable[[Delivery, tuple[Any, ...], dict[str, Any]], tuple[Sequence[Any], Mapping[str, Any]] | None]
+        | None = None,
+        conclude: Callable[[Delivery, Any, int], Settlement] | None = None,
         on_success: Callable[[Delivery, object, int], object] | None = None,
         current: ContextVar[Delivery | None] | None = None,
         board: ProcessBoard | None = None,
         window: BatchWindow | None = None,
         native: bool = True,
         stores: bool = True,
+        special: bool = False,
         result_max_bytes: int = 0,
         call_async: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any] | None = None,
     ) -> Self:

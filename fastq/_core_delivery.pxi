@@ -26,6 +26,8 @@ cdef class Delivery:
     cdef readonly str error
     cdef readonly int64_t record
     cdef readonly dict options
+    cdef readonly dict flow  # of the options: what follows this task (see fastq.flow), None: nothing
+    cdef public list children  # ids of tasks that it has sent while it ran, None: none; plain text, so still no cycle
     # Where the texts are in the message. They are made when asked for: most of a delivery's are never looked at, and
     # nothing cached means nothing that two threads could write at once.
     cdef Span id_span
@@ -303,6 +305,11 @@ cdef str read_more(Delivery d, Reader* r):
         ignore = d.options.get("ignore_result")
         if ignore is not None:
             d.ignore = bool(ignore)
+        flow = d.options.get("flow")
+        if type(flow) is dict:
+            d.flow = flow
+        elif flow is not None:
+            return f"envelope option flow is of the wrong type: {kind(flow)}"
     if left:
         r.skip_ext = True
         try:

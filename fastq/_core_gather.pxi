@@ -27,51 +27,71 @@ cdef bytes places_of(list numbers):
     return packed
 
 
+@cython.final
+cdef class Gathering:
+    """The groups so far, and the ones last added to: neighbours mostly belong together."""
+
+    cdef dict groups
+    cdef dict waiting
+    cdef list owners
+    cdef list values
+    cdef list places
+    cdef list notices
+    cdef str head
+    cdef str inbox
+    cdef Py_ssize_t inline_max
+
+    cdef int add(self, object index, str id, bytes record, str inbox) except -1:
+        cdef const unsigned char* head_at
+        if is_uuid7(id):
+            if self.head is None or memcmp(PyUnicode_1BYTE_DATA(id), PyUnicode_1BYTE_DATA(self.head), 10) != 0:
+                self.head = id[:10]
+                group = self.groups.get((True, self.head))
+                if group is None:
+                    group = self.groups[(True, self.head)] = ([], [])
+                self.owners, self.values = group
+        else:
+            self.head = None
+            group = self.groups.get((False, id))
+            if group is None:
+                group = self.groups[(False, id)] = ([], [])
+            self.owners, self.values = group
+        self.owners.append(index)
+        self.values.append(id)
+        self.values.append(record)
+        if inbox:
+            if self.inbox is None or inbox != self.inbox:
+                self.inbox = inbox
+                group = self.waiting.get(inbox)
+                if group is None:
+                    group = self.waiting[inbox] = ([], [])
+                self.places, self.notices = group
+            self.places.append(index)
+            self.notices.append(id)
+            self.notices.append(record if len(record) <= self.inline_max else None)
+        return 0
+
+
 def gather_results(settlements, Py_ssize_t inline_max):
-    cdef dict groups = {}
-    cdef dict waiting = {}
-    cdef list owners = None, values = None, places = None, notices = None
+    cdef Gathering all = Gathering.__new__(Gathering)
     cdef Settlement s
-    cdef str head = None, inbox = None
-    cdef const unsigned char* head_at = NULL
     cdef Py_ssize_t index = -1
-    cdef bytes record
+    all.groups = {}
+    all.waiting = {}
+    all.inline_max = inline_max
     for item in settlements:
         index += 1
         s = <Settlement?>item
-        record = s.result
-        if record is None:
+        if s.result is None and s.effects is None:
             continue
         if index > 0xFFFF:
             raise ValueError("a settle batch has at most 65,536 settlements")
-        if is_uuid7(s.id):
-            if head_at == NULL or memcmp(PyUnicode_1BYTE_DATA(s.id), head_at, 10) != 0:
-                head = s.id[:10]
-                head_at = PyUnicode_1BYTE_DATA(head)
-                group = groups.get((True, head))
-                if group is None:
-                    group = groups[(True, head)] = ([], [])
-                owners, values = group
-        else:
-            head_at = NULL
-            group = groups.get((False, s.id))
-            if group is None:
-                group = groups[(False, s.id)] = ([], [])
-            owners, values = group
-        owners.append(index)
-        values.append(s.id)
-        values.append(record)
-        if s.inbox:
-            if inbox is None or s.inbox != inbox:
-                inbox = s.inbox
-                group = waiting.get(inbox)
-                if group is None:
-                    group = waiting[inbox] = ([], [])
-                places, notices = group
-            places.append(index)
-            notices.append(s.id)
-            notices.append(record if len(record) <= inline_max else None)
+        if s.result is not None:
+            all.add(index, s.id, s.result, s.inbox)
+        if s.effects is not None:
+            for stored in s.effects.results:
+                all.add(index, stored.id, stored.record, stored.inbox)
     return (
-        [(slot, name, places_of(<list>group[0]), group[1]) for (slot, name), group in groups.items()],
-        [(name, places_of(<list>group[0]), group[1]) for name, group in waiting.items()],
+        [(slot, name, places_of(<list>group[0]), group[1]) for (slot, name), group in all.groups.items()],
+        [(name, places_of(<list>group[0]), group[1]) for name, group in all.waiting.items()],
     )

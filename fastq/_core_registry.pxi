@@ -9,6 +9,7 @@ cdef class Entry:
     cdef readonly bint ignore_result
     cdef readonly bint track_started
     cdef readonly bint acks_late
+    cdef readonly bint special  # its runs go through Runner.prepare and Runner.conclude
     cdef readonly Py_ssize_t index  # -1 until a registry takes it in
 
     def __cinit__(
@@ -21,6 +22,7 @@ cdef class Entry:
         bint ignore_result=False,
         bint track_started=False,
         bint acks_late=True,
+        bint special=False,
     ):
         cdef Py_ssize_t n = 0
         if not callable(fn):
@@ -36,6 +38,7 @@ cdef class Entry:
         self.ignore_result = ignore_result
         self.track_started = track_started
         self.acks_late = acks_late
+        self.special = special
         self.index = -1
 
     def __repr__(self):

@@ -1,7 +1,7 @@
 # Settlements, and the result record: the MessagePack array [state, content type, body, traceback|nil, done at (ms), meta|nil].
 
 @cython.final
-@cython.no_gc  # text and bytes only
+@cython.no_gc  # text, bytes, and effects made of them: no cycle can go through it
 @cython.freelist(256)
 cdef class Settlement:
     cdef public str queue
@@ -16,6 +16,7 @@ cdef class Settlement:
     cdef public str reason
     cdef public bytes detail
     cdef public int64_t record
+    cdef public object effects
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ cdef class Settlement:
         str reason not None="",
         bytes detail=None,
         int64_t record=-1,
+        effects=None,
     ):
         if not 0 <= verdict <= 3:
             raise ValueError(f"a verdict is DONE, RETRY, DEAD or RETURN, not {verdict}")
@@ -47,6 +49,7 @@ cdef class Settlement:
         self.reason = reason
         self.detail = detail
         self.record = record
+        self.effects = effects
 
     def __repr__(self):
         return f"<Settlement {('DONE', 'RETRY', 'DEAD', 'RETURN')[self.verdict]} of [{self.id}], {self.queue!r} as {self.tag!r}>"

@@ -20,7 +20,9 @@ cdef class Runner:
     cdef object loads
     cdef object dumps
     cdef object on_error
-    cdef object on_start
+    cdef object prepare
+    cdef object conclude
+    cdef public bint special
     cdef object on_success
     cdef object current
     cdef ProcessBoard board
@@ -37,13 +39,15 @@ cdef class Runner:
         loads,
         dumps,
         on_error,
-        on_start=None,
+        prepare=None,
+        conclude=None,
         on_success=None,
         current=None,
         ProcessBoard board=None,
         BatchWindow window=None,
         bint native=True,
         bint stores=True,
+        bint special=False,
         Py_ssize_t result_max_bytes=0,
         call_async=None,
     ):
@@ -53,7 +57,9 @@ cdef class Runner:
         self.loads = loads
         self.dumps = dumps
         self.on_error = on_error
-        self.on_start = on_start
+        self.prepare = prepare
+        self.conclude = conclude
+        self.special = special
         self.on_success = on_success
         self.current = current
         self.board = board
@@ -159,11 +165,27 @@ cdef class Runner:
             kwargs[0] = <PyObject*>named
         return args
 
+    cdef inline bint is_special(self, Delivery d) noexcept:
+        return self.special or d.flow is not None or (d.entry is not None and d.entry.special)
+
+    cdef tuple prepared(self, Delivery d, tuple args, dict named):
+        """Let Python see, and change, the arguments of a special run."""
+        answer = self.prepare(d, args, named)
+        if answer is None:
+            return args, named
+        given, given_named = answer
+        return given if type(given) is tuple else tuple(given), given_named if type(given_named) is dict else dict(given_named)
+
     cdef Settlement succeed(self, Delivery d, object value, int64_t elapsed_ns):
         cdef Settlement s
         cdef Py_ssize_t size = -1
         cdef bytes record = None
         cdef int64_t done_ms
+        if self.conclude is not None and (d.children is not None or self.is_special(d)):
+            answer = self.conclude(d, value, elapsed_ns)
+            if isinstance(answer, Settlement):
+                return answer
+            raise TypeError(f"conclude must return a Settlement, not {kind(answer)}")
         if self.stores and not d.ignores():
             done_ms = self.now_ms if self.now_ms else fq_wall_ms()
             if self.native:
@@ -229,6 +251,14 @@ cdef class Runner:
         cdef int64_t started_ns = fq_monotonic_ns()
         try:
             args = self.load(d, &named)
+            if self.prepare is not None and self.is_special(d):
+                args, changed = self.prepared(d, args, {} if named == NULL else <dict>named)
+                if named != NULL:
+                    Py_DECREF(<object>named)
+                    named = NULL
+                if changed:
+                    Py_INCREF(changed)
+                    named = <PyObject*>changed
             fn = d.entry.fn
             if d.entry.is_async:
                 if self.call_async is None:
@@ -238,8 +268,6 @@ cdef class Runner:
                 if named != NULL:
                     Py_DECREF(<object>named)
                     named = NULL
-            if self.on_start is not None:
-                self.on_start(d)
         except BaseException as raised:
             error = raised
         if error is None:
@@ -298,8 +326,8 @@ cdef class Runner:
             else:
                 call.kwargs = <dict>named
                 Py_DECREF(call.kwargs)
-            if self.on_start is not None:
-                self.on_start(delivery)
+            if self.prepare is not None and self.is_special(delivery):
+                call.args, call.kwargs = self.prepared(delivery, call.args, call.kwargs)
         except BaseException as error:
             self.end(slot, delivery, None, error, fq_monotonic_ns() - started_ns)
             self.leave(token)

@@ -370,7 +370,8 @@ class FastQ:
             task,
             is_async=inspect.iscoroutinefunction(task.run),
             ignore_result=resolved(task.ignore_result, "task_ignore_result"),
-            track_started=resolved(task.track_started, "task_track_started"),
+            track_started=(tracked := resolved(task.track_started, "task_track_started")),
+            special=tracked,
             acks_late=resolved(task.acks_late, "task_acks_late"),
         )
 

@@ -16,13 +16,19 @@ __all__ = [
     "DONE",
     "RETRY",
     "RETURN",
+    "Count",
     "DeadLetter",
     "Delivery",
+    "Drop",
+    "Effects",
     "Entry",
     "Fetch",
     "Fetched",
+    "Growth",
+    "Joined",
     "Lease",
     "Leased",
+    "Opening",
     "Publication",
     "Registry",
     "Settled",
@@ -42,6 +48,69 @@ class Publication(NamedTuple):
     delay_ms: int = 0
     #: due at this Unix time in ms on the broker's clock (eta); 0: use ``delay_ms``
     due_ms: int = 0
+
+
+class Opening(NamedTuple):
+    """A join to be opened: it publishes ``body`` when ``size`` members have succeeded, or at once when one has not.
+
+    It lives in the queue of its body, without a TTL: first its members own it, then its body, whose end drops it.
+    """
+
+    id: str
+    size: int
+    body: Publication
+
+
+class Count(NamedTuple):
+    """A member of a join has come to its end. Only the first count of a member counts, and none once the body was published."""
+
+    queue: str
+    join: str
+    #: its place among the members, from "0"; a member that was added later has its task id
+    member: str
+    task_id: str
+    #: its result record
+    record: bytes
+    failed: bool = False
+
+
+class Growth(NamedTuple):
+    """A join waits for more members than it was opened with."""
+
+    queue: str
+    join: str
+    n: int = 1
+
+
+class Drop(NamedTuple):
+    """A join's body has come to its end: the join goes after ``keep_s`` seconds (0: at once)."""
+
+    queue: str
+    join: str
+    keep_s: int = 0
+
+
+class Effects(NamedTuple):
+    """What happens in the same step as a settlement, or not at all if that is skipped. In this order."""
+
+    openings: Sequence[Opening] = ()
+    growths: Sequence[Growth] = ()
+    publications: Sequence[Publication] = ()
+    counts: Sequence[Count] = ()
+    drops: Sequence[Drop] = ()
+    #: results of other tasks: those that cannot run any more
+    results: Sequence[StoredResult] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What a join holds."""
+
+    size: int
+    #: the members' result records in order, those added later behind them; None: has not ended
+    records: Sequence[bytes | None]
+    #: task id and record of the first member that did not succeed
+    failed: tuple[str, bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fastq.records import DeadLetter, Fetch, Fetched, Lease, Publication, Settled, Settlement, StoredResult
+from fastq.records import DeadLetter, Fetch, Fetched, Joined, Lease, Opening, Publication, Settled, Settlement, StoredResult
 
 __all__ = ["Backend", "Broker", "Inbox", "Inspector", "TransportOptions", "Wake"]
 
@@ -73,8 +73,13 @@ class Broker(Protocol):
         """Return the broker's clock, Unix ms: this machine's clock plus the offset last seen (asks once if never seen)."""
         ...
 
-    def publish(self, producer: str, number: int, publications: Sequence[Publication]) -> None:
+    def publish(
+        self, producer: str, number: int, publications: Sequence[Publication], openings: Sequence[Opening] = ()
+    ) -> None:
         """Keep messages, and wake as many idle processes as they need.
+
+        ``openings``: joins that members among the messages count for; each is there before the first of its members can be taken.
+        Until all messages of the call are kept such a join expires (600 s): a producer that dies half-way leaves nothing behind.
 
         Atomic per queue. ``number`` rises by one a call of this producer; a call repeated with the same number and the same
         messages after an OperationalError keeps nothing twice. Splits calls over 1,000 messages or 1 MiB by itself (the parts
@@ -99,7 +104,19 @@ class Broker(Protocol):
         nothing happens and the tag is in ``skipped``. DONE drops the message; RETRY replaces it by ``message`` at ``level`` after
         ``delay_ms``; DEAD moves it to the dead letters; RETURN puts it back at the head of its level unchanged (no charge), a batch
         keeps its order. ``results``: store ``result`` records here too and tell their inboxes (False: the caller has stored
-        them elsewhere). Repeating a call is harmless. If ``fetch`` is refused with Fenced, the settlements have been applied.
+        them elsewhere; this includes ``effects.results``). The ``effects`` of a delivery happen in the same step as its verdict,
+        whatever queues they concern: openings, growths, publications (waking who is idle there), counts (which may publish a body),
+        drops. A count on a join
+        that is not there, or a second one of the same member, changes nothing. A settlement with many effects makes a call of its
+        own, however large. Repeating a call is harmless. If ``fetch`` is refused with Fenced, the settlements have been applied.
+        """
+        ...
+
+    def reserve(self, bucket: str, n: int, period_us: int, burst: int) -> list[int]:
+        """Reserve the next ``n`` turns of a token bucket; return, for each, in how many ms from now it is (0: now).
+
+        One turn each ``period_us`` microseconds for the whole fleet, of which ``burst`` may be taken at once after a pause (GCRA:
+        the generic cell rate algorithm, ITU-T I.371; state is one time per bucket, which expires by itself).
         """
         ...
 
@@ -177,6 +194,10 @@ class Backend(Protocol):
         ...
 
     def forget(self, ids: Sequence[str]) -> None: ...
+
+    def joined(self, queue: str, join: str) -> Joined | None:
+        """Return what a join of this store's broker holds, None if it is not there. Any thread, like ``get``."""
+        ...
 
     def inbox(self, name: str) -> Inbox: ...
 

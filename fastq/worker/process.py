@@ -81,7 +81,7 @@ def run_process(
         loads=serializers.loads,
         dumps=lambda entry, value: serializers.dumps(serializers.result, value),
         on_error=failures.on_error,
-        on_start=_Started(backend, node, clock).note if tracks and backend is not None else None,
+        prepare=_Started(backend, node, clock).note if tracks and backend is not None else None,
         on_success=_log_success if logger.isEnabledFor(logging.INFO) else None,
         current=current,
         board=board,
@@ -157,7 +157,7 @@ class _Started:
         self._clock = clock
         self._body = packb({"pid": os.getpid(), "hostname": node})
 
-    def note(self, d: Delivery) -> None:
+    def note(self, d: Delivery, args: object, kwargs: object) -> None:
         if d.entry is None or not d.entry.track_started or d.ignore_result:
             return
         record = encode_result(states.STARTED, "application/x-msgpack", self._body, None, self._clock.now_ms(), None)

@@ -226,10 +226,10 @@ EXITS = [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), Generator
 
 
 @pytest.mark.parametrize("exc", [ValueError("v"), *EXITS])
-@pytest.mark.parametrize("where", ["fn", "loads", "dumps", "on_start"])
+@pytest.mark.parametrize("where", ["fn", "loads", "dumps", "prepare", "conclude"])
 def test_whatever_is_raised_goes_to_on_error_and_nothing_leaves_the_runner(exc: BaseException, where: str) -> None:
     fail = fails(exc)
-    options: dict[str, Any] = {} if where == "fn" else {where: fail}
+    options: dict[str, Any] = {} if where == "fn" else {where: fail, "special": where in ("prepare", "conclude")}
     noted = Noted(fail if where == "fn" else object, native=False, **options)
     (d,) = deliver(noted.registry, envelope(content_type="application/json"))
     assert noted.runner.run(0, d)
@@ -339,16 +339,70 @@ def test_a_failing_emit_does_not_end_the_slot() -> None:
 # --- hooks, context, board, window
 
 
-def test_hooks_see_the_delivery_and_the_value() -> None:
+def test_a_listener_sees_the_delivery_and_the_value() -> None:
     seen: list[Any] = []
-    noted = Noted(
-        add,
-        on_start=lambda d: seen.append(("start", d.id)),
-        on_success=lambda d, value, ns: seen.append((d.id, value, ns > 0)),
-    )
+    noted = Noted(add, on_success=lambda d, value, ns: seen.append((d.id, value, ns > 0)))
     d = noted.deliver(1)
     noted.runner.run(0, d)
-    assert seen == [("start", d.id), (d.id, 11, True)]
+    assert seen == [(d.id, 11, True)]
+
+
+def settled(d: Delivery, value: object, runtime_ns: int) -> Settlement:
+    assert runtime_ns >= 0
+    return Settlement(d.queue, d.tag, d.id, _core.DONE, result=repr(value).encode())
+
+
+@pytest.mark.parametrize("why", ["runner", "entry", "flow"])
+@pytest.mark.parametrize("halves", [False, True])
+def test_a_special_run_is_prepared_and_concluded_in_python(why: str, halves: bool) -> None:
+    seen: list[Any] = []
+    noted = Noted(
+        lambda *args, **kwargs: (args, kwargs),
+        entry={"special": why == "entry"},
+        special=why == "runner",
+        prepare=lambda d, args, kwargs: seen.append((d.id, args, kwargs)) or ((*args, 2), {**kwargs, "b": 3}),
+        conclude=settled,
+        on_success=fails(AssertionError("conclude comes instead")),
+    )
+    (d,) = deliver(noted.registry, envelope(args=(1,), kwargs={"a": 1}, options={"flow": {}} if why == "flow" else None))
+    if halves:
+        call = noted.runner.begin(0, d)
+        assert call is not None
+        noted.runner.finish(0, call, (call.args, call.kwargs), None)
+    else:
+        noted.runner.run(0, d)
+    assert seen == [(d.id, (1,), {"a": 1})]
+    assert noted.out[-1].result == b"((1, 2), {'a': 1, 'b': 3})"
+    assert noted.errors == []
+
+
+def test_prepare_may_leave_the_arguments_as_they_are() -> None:
+    noted = Noted(add, special=True, prepare=lambda d, args, kwargs: None)
+    assert noted.result(1)[0] == "SUCCESS"
+
+
+def test_an_ordinary_run_asks_neither_hook() -> None:
+    fail = fails(AssertionError("not asked"))
+    noted = Noted(add, prepare=fail, conclude=fail)
+    assert noted.result(1)[0] == "SUCCESS"
+    assert noted.errors == []
+
+
+def test_a_task_that_has_sent_others_is_concluded_in_python() -> None:
+    def task() -> None:
+        d = noted.current.get()
+        assert d is not None
+        assert d.children is None
+        d.children = ["child"]
+
+    noted = Noted(task, prepare=fails(AssertionError("not asked")), conclude=settled)
+    assert noted.run().result == b"None"
+
+
+def test_a_flow_that_is_no_map_makes_the_message_undecodable() -> None:
+    (d,) = deliver(Noted(add).registry, envelope(options={"flow": 1}))
+    assert "flow" in d.error
+    assert d.id
 
 
 def test_the_current_delivery_is_set_while_it_runs_and_only_then() -> None:
@@ -497,7 +551,7 @@ def test_a_run_may_finish_in_another_context_than_it_began_in() -> None:
 
 
 def test_begin_reports_what_it_cannot_load_or_start() -> None:
-    noted = Noted(add, on_start=fails(SystemExit(1)))
+    noted = Noted(add, prepare=fails(SystemExit(1)), special=True)
     assert noted.runner.begin(0, noted.deliver(1)) is None
     assert isinstance(noted.error, SystemExit)
     assert len(noted.out) == 1
@@ -512,7 +566,9 @@ def test_every_keyword_of_the_interface_is_taken() -> None:
         loads=lambda content_type, body: ((), {}),
         dumps=lambda entry, value: ("", b""),
         on_error=lambda d, exc, ns: Settlement(d.queue, d.tag, d.id, _core.DEAD),
-        on_start=None,
+        prepare=None,
+        conclude=None,
+        special=False,
         on_success=None,
         current=current,
         board=new_board(),

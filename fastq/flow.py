@@ -1,0 +1,265 @@
+"""What follows a task: the part of its message that says so, and the effects that its end has.
+
+A workflow is resolved when it is sent: every step of it has its id, queue and encoded arguments, so whoever ends a task (also a
+supervisor, which knows no application) can say what happens next without anything but the message. A *node* is bytes, so that
+carrying it on costs nothing: the MessagePack array of a kind and its fields.
+
+    LEAF   id, name, queue, level, content type, body, immutable, timing, options, waited
+    GROUP  id, [member, ...]                    members run side by side, nothing waits for all of them
+    CHORD  join, queue of the body, [member, ...], body (a leaf)
+    CHAIN  [node, ...]
+
+``timing`` is nil or [delay ms, due ms, expires after ms, expires at ms] (0: none), ``options`` the envelope's own (nil: none),
+``waited`` whether the sender may wait for that result: then it is told.
+
+In a message the option ``flow`` is a map with some of:
+
+    chain     [node, ...]                       what comes next, the *last* one first: taking it off copies no node
+    links     [node, ...]                       what is called with the result, beside the chain
+    errbacks  [node, ...]                       what is called if it fails for good
+    join      [join, member, queue]             whose member the end of this chain is
+    joined    [join, queue]                     it is the body: its first argument are the results of this join
+    args      [[content type, bytes], ...]      arguments in front of those of the body
+    errback   [task id, record, message]        it is called because that task failed
+    group     [group id, index]                 which group it was sent in
+    limits    [soft s, hard s]                  time limits of this call (nil: as the task says)
+
+Follow-ups are effects of the settlement, so they are published once, if and only if the task's end is kept. The value that a task
+returned is handed on as it was encoded for its result; nothing is decoded until the next task runs. A message holds what is still
+to come once, so its size is linear in the length of the workflow; members of a chord carry no more than the join's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fastq import _core
+from fastq.records import Count, Drop, Effects, Opening, Publication, StoredResult
+
+__all__ = [
+    "CHAIN", "CHORD", "GROUP", "LEAF", "Place", "begin", "chain", "chord", "failed", "follows", "group", "ids", "leaf", "succeeded",
+]  # fmt: skip
+
+LEAF, GROUP, CHORD, CHAIN = 1, 2, 3, 4
+
+#: how long a join is kept behind a body that failed for good, s: as long as its dead letter may be tried again
+KEEP_S = 7 * 86_400
+
+_packb = _core.packb
+_unpackb = _core.unpackb
+
+#: [content type, encoded value]
+Encoded = tuple[str, bytes]
+
+
+# --- nodes ---
+
+
+def leaf(
+    id: str,
+    name: str,
+    queue: str,
+    level: int,
+    content_type: str,
+    body: bytes,
+    *,
+    immutable: bool = False,
+    timing: tuple[int, int, int, int] | None = None,
+    options: Mapping[str, Any] | None = None,
+    waited: bool = False,
+) -> bytes:
+    """Write one task. ``options`` may hold a ``flow`` with links and errbacks of its own."""
+    return _packb([LEAF, id, name, queue, level, content_type, body, immutable, timing, options or None, waited])
+
+
+def group(id: str, members: Sequence[bytes]) -> bytes:
+    """Write tasks that run side by side."""
+    return _packb([GROUP, id, list(members)])
+
+
+def chord(join: str, queue: str, members: Sequence[bytes], body: bytes) -> bytes:
+    """Write tasks that run side by side, and a leaf that is called with the list of their results; ``queue`` is the leaf's."""
+    return _packb([CHORD, join, queue, list(members), body])
+
+
+def chain(nodes: Sequence[bytes]) -> bytes:
+    """Write nodes that run one after the other; only the last may be a group. One node is itself."""
+    return nodes[0] if len(nodes) == 1 else _packb([CHAIN, list(nodes)])
+
+
+def ids(node: bytes) -> Iterator[tuple[str, bool]]:
+    """Yield every task of a node: its id, and whether the sender may wait for it."""
+    kind, *fields = _unpackb(node)
+    if kind == LEAF:
+        yield fields[0], fields[9]
+    elif kind == GROUP:
+        for member in fields[1]:
+            yield from ids(member)
+    elif kind == CHORD:
+        for member in fields[2]:
+            yield from ids(member)
+        yield from ids(fields[3])
+    else:
+        for part in fields[0]:
+            yield from ids(part)
+
+
+# --- starting a node ---
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node stands: what it is given, and what is waiting for its end."""
+
+    now_ms: int
+    #: producer that waits, "": nobody
+    inbox: str = ""
+    #: arguments in front of its own
+    args: Sequence[Encoded] = ()
+    #: what comes after it, the next one last
+    rest: Sequence[bytes] = ()
+    #: join, member, queue of the join
+    join: Sequence[str] | None = None
+    #: join and queue of which it is the body
+    joined: Sequence[str] | None = None
+    #: the failure it is told of: task id, record, message
+    errback: Sequence[Any] | None = None
+    group: Sequence[Any] | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+
+
+@dataclass(slots=True)
+class _Started:
+    publications: list[Publication] = field(default_factory=list)
+    openings: list[Opening] = field(default_factory=list)
+
+
+def begin(node: bytes, place: Place) -> Effects:
+    """Return the messages that start a node, and the joins to be opened for them."""
+    started = _Started()
+    _begin(node, place, started)
+    return Effects(openings=started.openings, publications=started.publications)
+
+
+def _begin(node: bytes, place: Place, started: _Started) -> None:
+    kind, *fields = _unpackb(node)
+    if kind == LEAF:
+        started.publications.append(_publication(fields, place))
+    elif kind == CHAIN:
+        first, *others = fields[0]
+        _begin(first, replace(place, rest=[*place.rest, *reversed(others)]), started)
+    elif kind == GROUP:
+        id, members = fields
+        assert not place.rest and place.join is None, "a group with something behind it was sent as a chord"
+        for index, member in enumerate(members):
+            _begin(member, replace(place, group=(id, index)), started)
+    else:
+        join, queue, members, body = fields
+        if not members:
+            empty = replace(place, args=[("application/x-msgpack", b"\x90")])
+            _begin(body, empty, started)
+            return
+        body_fields = _unpackb(body)[1:]
+        started.openings.append(
+            Opening(join, len(members), _publication(body_fields, replace(place, args=(), errback=None, joined=(join, queue))))
+        )
+        for index, member in enumerate(members):
+            _begin(member, replace(place, rest=(), join=(join, str(index), queue), group=(join, index)), started)
+
+
+def _publication(fields: Sequence[Any], place: Place) -> Publication:
+    id, name, queue, level, content_type, body, immutable, timing, own, waited = fields
+    options: dict[str, Any] = dict(own) if own else {}
+    flow: dict[str, Any] = dict(options.get("flow") or {})
+    if place.args and not immutable:
+        flow["args"] = [list(pair) for pair in place.args]
+    if place.rest:
+        flow["chain"] = list(place.rest)
+    for key in ("join", "joined", "errback", "group"):
+        value = getattr(place, key)
+        if value is not None:
+            flow[key] = list(value)
+    if flow:
+        options["flow"] = flow
+    if place.root_id is not None:
+        options["root_id"] = place.root_id
+    if place.parent_id is not None:
+        options["parent_id"] = place.parent_id
+    delay_ms, due_ms, expires_after_ms, expires_at_ms = timing or (0, 0, 0, 0)
+    now_ms = place.now_ms
+    if delay_ms or due_ms:
+        options["eta_ms"] = due_ms or now_ms + delay_ms
+    expires_ms = expires_at_ms or (now_ms + expires_after_ms if expires_after_ms else None)
+    inbox = place.inbox if waited and place.inbox else None
+    message = _core.encode(id, name, content_type, body, now_ms, expires_ms, 0, inbox, options or None)
+    return Publication(queue, message, level, delay_ms, due_ms)
+
+
+# --- the end of a task ---
+
+
+def follows(flow: Mapping[str, Any] | None) -> bool:
+    """Say whether a task's end has effects."""
+    return flow is not None and any(key in flow for key in ("chain", "links", "errbacks", "join", "joined"))
+
+
+def succeeded(d: _core.Delivery, value: Encoded, record: bytes, now_ms: int) -> Effects | None:
+    """Return what follows a task that has returned ``value``; ``record`` is its result record."""
+    flow = d.flow
+    if flow is None:
+        return None
+    started = _Started()
+    counts: list[Count] = []
+    rest = flow.get("chain")
+    join = flow.get("join")
+    place = _after(d, now_ms)
+    if rest:
+        _begin(rest[-1], replace(place, args=(value,), rest=rest[:-1], join=join), started)
+    elif join:
+        counts.append(_count(join, d.id, record, failed=False))
+    for link in flow.get("links", ()):
+        _begin(link, replace(place, args=(value,)), started)
+    joined = flow.get("joined")
+    drops = [Drop(joined[1], joined[0])] if joined else []
+    if not (started.publications or counts or drops):
+        return None
+    return Effects(openings=started.openings, publications=started.publications, counts=counts, drops=drops)
+
+
+def failed(d: _core.Delivery, record: bytes, now_ms: int, *, errbacks: bool = True) -> Effects | None:
+    """Return what follows a task that has ended in any other way; ``record`` is its result record, whether it is stored or not.
+
+    What was to come after it cannot run: those tasks have the same end. A join hears of it.
+    """
+    flow = d.flow
+    if flow is None:
+        return None
+    started = _Started()
+    place = _after(d, now_ms)
+    results = [
+        StoredResult(id, record, d.inbox if waited else "") for node in reversed(flow.get("chain", ())) for id, waited in ids(node)
+    ]
+    join = flow.get("join")
+    counts = [_count(join, d.id, record, failed=True)] if join else []
+    if errbacks:
+        message = _core.remark(d.message, 0)
+        for errback in flow.get("errbacks", ()):
+            _begin(errback, replace(place, errback=(d.id, record, message)), started)
+    joined = flow.get("joined")
+    drops = [Drop(joined[1], joined[0], KEEP_S)] if joined else []
+    return Effects(
+        openings=started.openings, publications=started.publications, counts=counts, drops=drops, results=results
+    )
+
+
+def _after(d: _core.Delivery, now_ms: int) -> Place:
+    root_id = (d.options or {}).get("root_id") or d.id
+    return Place(now_ms, inbox=d.inbox, root_id=root_id, parent_id=d.id)
+
+
+def _count(join: Sequence[str], task_id: str, record: bytes, *, failed: bool) -> Count:
+    name, member, queue = join
+    return Count(queue, name, member, task_id, record, failed)
