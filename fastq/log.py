@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
+from fastq import signals
 from fastq.running import current
 
 if TYPE_CHECKING:
@@ -15,11 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ColorFormatter",
+    "JsonFormatter",
     "LoggingProxy",
     "TaskFormatter",
     "get_logger",
     "get_task_logger",
-    "setup_worker",
     "setup_worker_logging",
 ]
 
@@ -85,6 +88,42 @@ class TaskFormatter(ColorFormatter):
         return super().format(record)
 
 
+class JsonFormatter(logging.Formatter):
+    """Write each record as one line of JSON, for programs that collect logs.
+
+    Fields: ``time`` (ISO 8601, UTC), ``level``, ``logger``, ``process``, ``pid``, ``message``; ``task_name`` and ``task_id`` where a
+    task runs or the line is about one; ``exception`` (the traceback); and whatever was given as ``extra``.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "process": (record.processName or "MainProcess").replace(" ", ""),
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        delivery = current.get()
+        if delivery is not None:
+            line.update(task_name=delivery.name, task_id=delivery.id)
+        line.update((key, value) for key, value in record.__dict__.items() if key not in _RECORD_FIELDS)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=_text, ensure_ascii=False)
+
+
+#: what every record has; anything else came by ``extra``
+_RECORD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # a line is not lost for one field of it
+        return f"<{type(value).__name__}>"
+
+
 class _WorkerFormatter(logging.Formatter):
     """Use the task format for lines of task loggers, the plain one for the others."""
 
@@ -116,11 +155,16 @@ def setup_worker_logging(
 
     The root logger gets one handler, on standard error, only if it has none (``worker_hijack_root_logger`` replaces what it has);
     then also its level. Otherwise the application's logging stays as it is. Afterwards what tasks print goes to the logger
-    ``fastq.redirected``, unless ``worker_redirect_stdouts`` is off.
+    ``fastq.redirected``, unless ``worker_redirect_stdouts`` is off. A receiver of the signal ``setup_logging`` does all of this
+    itself; receivers of ``after_setup_logger`` and ``after_setup_task_logger`` may change what was done.
     """
     level = _level(loglevel)
     root = logging.getLogger()
     added = False
+    said = {"loglevel": level, "logfile": None, "format": conf.worker_log_format, "colorize": bool(colors)}
+    if signals.setup_logging.receivers:
+        signals.setup_logging.send(None, **said)
+        return False
     if conf.worker_hijack_root_logger:
         for handler in list(root.handlers):
             root.removeHandler(handler)
@@ -131,28 +175,25 @@ def setup_worker_logging(
         if colors is None:
             colors = bool(getattr(target, "isatty", bool)())
         own = logging.StreamHandler(target)
-        own.setFormatter(
-            _WorkerFormatter(ColorFormatter(conf.worker_log_format, colors), TaskFormatter(conf.worker_task_log_format, colors))
-        )
+        if getattr(conf, "worker_log_json", False):
+            own.setFormatter(JsonFormatter())
+        else:
+            plain = ColorFormatter(conf.worker_log_format, colors)
+            own.setFormatter(_WorkerFormatter(plain, TaskFormatter(conf.worker_task_log_format, colors)))
         root.addHandler(own)
         root.setLevel(level)
         added = True
     # fastq's own lines appear at the level asked for, whatever the application set for the root
     logging.getLogger("fastq").setLevel(level)
+    said["colorize"] = bool(colors)
+    if signals.after_setup_logger.receivers:
+        signals.after_setup_logger.send(None, logger=root, **said)
+    if signals.after_setup_task_logger.receivers:
+        said["format"] = conf.worker_task_log_format
+        signals.after_setup_task_logger.send(None, logger=logging.getLogger(TASK_LOGGER), **said)
     if conf.worker_redirect_stdouts if redirect is None else redirect:
         redirect_stdouts(_level(conf.worker_redirect_stdouts_level))
     return added
-
-
-def setup_worker(loglevel: int | str, log_format: str) -> None:
-    """Set up the logging of a supervisor, which has no application: one handler on standard error unless there is one."""
-    root = logging.getLogger()
-    if not root.handlers:
-        target = sys.__stderr__ or sys.stderr
-        own = logging.StreamHandler(target)
-        own.setFormatter(ColorFormatter(log_format, bool(getattr(target, "isatty", bool)())))
-        root.addHandler(own)
-    root.setLevel(_level(loglevel))
 
 
 def redirect_stdouts(level: int = logging.WARNING) -> None:

@@ -2,7 +2,8 @@
 
 msgpack (default) keeps datetime, date, time, timedelta, Decimal, UUID, set, frozenset, tuple and bytes; the compiled core writes
 and reads plain values itself and calls ``default`` and ``ext_hook`` of this module for the rest. json keeps the same types but
-tuple (a list afterwards). yaml and pickle are used only when named in ``accept_content``.
+tuple (a list afterwards). yaml and pickle are used only when named in ``accept_content``. An application adds types of its own with
+``register_type``, and serializers with ``register``, when it is imported: where it sends and where it works.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ __all__ = [
     "content_types",
     "default",
     "ext_hook",
+    "register",
+    "register_type",
+    "unregister",
 ]
 
 MSGPACK = "application/x-msgpack"
@@ -41,7 +45,8 @@ YAML = "application/x-yaml"
 PICKLE = "application/x-python-serialize"
 
 #: serializer name -> content type
-CONTENT_TYPES: Mapping[str, str] = MappingProxyType({"msgpack": MSGPACK, "json": JSON, "yaml": YAML, "pickle": PICKLE})
+_content_types = {"msgpack": MSGPACK, "json": JSON, "yaml": YAML, "pickle": PICKLE}
+CONTENT_TYPES: Mapping[str, str] = MappingProxyType(_content_types)
 _NAMES = {content_type: name for name, content_type in CONTENT_TYPES.items()}
 
 # --- extension types of msgpack: codes are part of the wire format, never reused ---
@@ -55,6 +60,7 @@ EXT_TIME = 6
 EXT_TIMEDELTA = 7  # array [days, seconds, microseconds]
 EXT_DECIMAL = 8
 EXT_UUID = 9  # 16 bytes
+EXT_REGISTERED = 10  # array [name given to register_type, plain value]
 #: MessagePack's own timestamp, written by other implementations
 EXT_TIMESTAMP = -1
 
@@ -74,9 +80,14 @@ def default(obj: object) -> object:
     for base, write in _WRITERS.items():
         if isinstance(obj, base):
             return write(obj)
+    own = _own_writer(obj)
+    if own is not None:
+        return ExtType(EXT_REGISTERED, _packb([own[0], own[1](obj)], default))
     for base, plain in _PLAIN:
         if isinstance(obj, base):
             return plain(obj)
+    if (plain_form := getattr(kind, "__json__", None)) is not None:
+        return plain_form(obj)
     raise EncodeError(_cannot(obj))
 
 
@@ -159,6 +170,7 @@ _READERS: dict[int, Callable[[bytes], object]] = {
     EXT_TIMEDELTA: _timedelta,
     EXT_DECIMAL: lambda d: Decimal(d.decode()),
     EXT_UUID: lambda d: UUID(bytes=d),
+    EXT_REGISTERED: lambda d: _registered(*_unpackb(d, ext_hook)),
     EXT_TIMESTAMP: lambda d: msgpack.Timestamp.from_bytes(d).to_datetime().astimezone(UTC),
 }
 
@@ -178,6 +190,42 @@ def _clip(obj: object, limit: int = 80) -> str:
     except Exception:  # naming the value must not hide the error being reported
         return "<no repr>"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+# --- types of the application ---
+
+_own_writers: dict[type, tuple[str, Callable[[Any], object]]] = {}
+_own_readers: dict[str, Callable[[Any], object]] = {}
+
+
+def register_type(cls: type, name: str, encode: Callable[[Any], object], decode: Callable[[Any], object]) -> None:
+    """Let values of a class of one's own travel in msgpack and json.
+
+    ``encode(value)`` returns a plain value, ``decode(plain)`` makes the value of it again. ``name`` is what the message says and
+    must mean the same wherever it is read; registering it again replaces it. Subclasses are written as the class itself. (A class
+    with a method ``__json__`` needs no registration to be sent, and arrives as what that returns.)
+    """
+    if not isinstance(cls, type):
+        raise TypeError(f"register_type takes a class, not {cls!r}")
+    if not isinstance(name, str) or not name or name in _JSON_READERS:
+        raise ValueError(f"the name {name!r} cannot be registered: expected text that is none of {', '.join(_JSON_READERS)}")
+    _own_writers[cls] = (name, encode)
+    _own_readers[name] = decode
+
+
+def _own_writer(obj: object) -> tuple[str, Callable[[Any], object]] | None:
+    if not _own_writers:
+        return None
+    return next((_own_writers[kind] for kind in type(obj).__mro__ if kind in _own_writers), None)
+
+
+def _registered(name: str, value: object) -> object:
+    read = _own_readers.get(name)
+    if read is None:
+        raise DecodeError(
+            f"the type {name!r} is not registered here: call fastq.serialization.register_type for it where the worker imports it"
+        )
+    return read(value)
 
 
 # --- json ---
@@ -210,20 +258,26 @@ _JSON_READERS: dict[str, Callable[[Any], object]] = {
 
 
 def _json_default(obj: object) -> object:
-    found = _JSON_WRITERS.get(type(obj))
+    found = _JSON_WRITERS.get(type(obj)) or _own_writer(obj)
     if found is None:
         if isinstance(obj, bytearray | memoryview):
             obj = bytes(obj)
         found = next((pair for base, pair in _JSON_WRITERS.items() if isinstance(obj, base)), None)
         if found is None:
-            raise EncodeError(_cannot(obj))
+            plain_form = getattr(type(obj), "__json__", None)
+            if plain_form is None:
+                raise EncodeError(_cannot(obj))
+            return plain_form(obj)
     name, write = found
     return {_TYPE: name, _VALUE: write(obj)}
 
 
 def _json_object(value: dict[str, Any]) -> object:
     if len(value) == 2 and _TYPE in value and _VALUE in value:
-        read = _JSON_READERS.get(value[_TYPE])
+        name = value[_TYPE]
+        read = _JSON_READERS.get(name) if isinstance(name, str) else None
+        if read is None and isinstance(name, str) and name in _own_readers:
+            return _registered(name, value[_VALUE])
         if read is not None:
             return read(value[_VALUE])
     return value
@@ -299,6 +353,54 @@ _SERIALIZERS: dict[str, _Serializer] = {
     "yaml": _Serializer(YAML, _yaml_dumps, _yaml_loads),
     "pickle": _Serializer(PICKLE, _pickle_dumps, _pickle_loads),
 }
+
+
+def register(
+    name: str,
+    encoder: Callable[[Any], Any] | None,
+    decoder: Callable[[Any], Any] | None,
+    content_type: str,
+    content_encoding: str = "utf-8",
+) -> None:
+    """Add a serializer: used where it is named (``serializer=``, ``task_serializer``), read where ``accept_content`` names it.
+
+    ``encoder(value)`` returns bytes, or text, which is written as UTF-8; ``decoder`` is given text, or bytes with
+    ``content_encoding="binary"``. Arguments are those of kombu's ``register``. ValueError for a name or content type that is taken
+    by a built-in one.
+    """
+    if name in _BUILT_IN or content_type in _BUILT_IN.values():
+        raise ValueError(f"{name!r} ({content_type}) is a built-in serializer and cannot be replaced")
+    if not name or ";" in content_type or not content_type:
+        raise ValueError(f"a serializer needs a name and a content type without ';', not {name!r} and {content_type!r}")
+    binary = content_encoding in ("binary", "ascii-8bit")
+
+    def dumps(value: object) -> bytes:
+        if encoder is None:
+            raise EncodeError(f"the serializer {name} only reads")
+        data = encoder(value)
+        return data.encode() if isinstance(data, str) else bytes(data)
+
+    def loads(data: bytes) -> Any:
+        if decoder is None:
+            raise DecodeError(f"the serializer {name} only writes")
+        return decoder(data if binary else data.decode())
+
+    unregister(name)
+    _content_types[name] = content_type
+    _NAMES[content_type] = name
+    _SERIALIZERS[name] = _Serializer(content_type, dumps, loads)
+
+
+def unregister(name: str) -> None:
+    """Take away a serializer that was added; one that is not there is no error."""
+    if name in _BUILT_IN:
+        raise ValueError(f"{name!r} is a built-in serializer: leave it out of accept_content instead")
+    content_type = _content_types.pop(name, None)
+    if content_type is not None:
+        del _NAMES[content_type], _SERIALIZERS[name]
+
+
+_BUILT_IN = dict(_content_types)
 
 
 def content_types(names: Iterable[str], setting: str = "accept_content") -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import re
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fastq import _core
+from fastq import _core, signals
 from fastq.config import Settings
 from fastq.log import LoggingProxy, get_task_logger, redirect_stdouts, setup_worker_logging
 from fastq.running import current
@@ -151,3 +152,61 @@ def test_colours_only_where_asked(bare: Callable[[], None]) -> None:
 def test_an_unknown_level_is_named() -> None:
     with pytest.raises(ValueError, match="loglevel 'LOUD': expected DEBUG, INFO"):
         setup_worker_logging("LOUD", conf())
+
+
+def test_json_lines_can_be_read_by_programs(bare: Callable[[], None]) -> None:
+    bare()
+    stream = io.StringIO()
+    setup_worker_logging("INFO", conf(worker_log_json=True), stream=stream, redirect=False)
+    logger = logging.getLogger("proj.tasks")
+    delivery = _core.peek(_core.encode("the-id", "proj.add", "c", b"", 0, None, 0, None, None))
+    token = current.set(delivery)
+    try:
+        logger.warning("one\ntwo: %s", "é", extra={"customer": 5, "object": object})
+    finally:
+        current.reset(token)
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        logger.exception("outside")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first["message"] == "one\ntwo: é"
+    assert (first["level"], first["logger"]) == ("WARNING", "proj.tasks")
+    assert (first["task_name"], first["task_id"], first["customer"]) == ("proj.add", "the-id", 5)
+    assert first["time"].endswith("+00:00")
+    assert "ValueError: boom" in second["exception"]
+    assert "task_id" not in second
+
+
+def test_a_receiver_of_setup_logging_does_it_all_itself(bare: Callable[[], None]) -> None:
+    bare()
+    asked: list[dict[str, object]] = []
+
+    def mine(**kwargs: object) -> None:
+        asked.append(kwargs)
+
+    signals.setup_logging.connect(mine)
+    try:
+        assert not setup_worker_logging("DEBUG", conf())
+    finally:
+        signals.setup_logging.disconnect(mine)
+    assert logging.getLogger().handlers == []
+    assert not isinstance(sys.stdout, LoggingProxy)
+    assert asked[0]["loglevel"] == logging.DEBUG
+
+
+def test_receivers_may_add_to_what_was_set_up(bare: Callable[[], None]) -> None:
+    bare()
+    loggers: list[object] = []
+
+    def changed(logger: object, **kwargs: object) -> None:
+        loggers.append(logger)
+
+    signals.after_setup_logger.connect(changed)
+    signals.after_setup_task_logger.connect(changed)
+    try:
+        setup_worker_logging("INFO", conf(), stream=io.StringIO(), redirect=False)
+    finally:
+        signals.after_setup_logger.disconnect(changed)
+        signals.after_setup_task_logger.disconnect(changed)
+    assert loggers == [logging.getLogger(), logging.getLogger("fastq.task")]

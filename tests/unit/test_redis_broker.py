@@ -17,6 +17,7 @@ from fastq.transports import TransportOptions
 from fastq.transports.redis import RedisBackend, RedisBroker, RedisInspector
 from fastq.transports.redis.channel import Subscription
 from fastq.transports.redis.keys import Keys
+from fastq.transports.redis.publishing import PublishCalls
 from fastq.transports.redis.scripts import names, script
 from tests.servers import RedisServer
 from tests.unit.redis_parts import LEASE_MS, LossyProxy, asked, commands_of, done, every_key, ids, message, publication, record
@@ -174,10 +175,9 @@ def test_bulk_publish_over_a_forgotten_script_keeps_order_and_count(broker: Redi
 
 
 def test_a_part_is_refused_when_its_predecessor_was_not_kept(broker: RedisBroker, inspector: RedisInspector) -> None:
-    items = [publication("1")]
-    keys = broker.keys.queue("default")
-    second = broker._publish_command(keys, "a", 65536 + 1, True, items)
-    assert broker._connection.call([second]) == [-1]
+    parts = list(PublishCalls(broker.keys, "a", 1).messages([publication(str(i)) for i in range(1_500)]))
+    assert [len(batch) for _, batch in parts] == [1_000, 500]
+    assert broker._connection.call([parts[1][0]]) == [-1]
     assert inspector.depth("default")["ready"] == 0
 
 

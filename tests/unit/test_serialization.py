@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections import OrderedDict, namedtuple
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -17,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastq import _core, compression
+from fastq import _core, compression, serialization
 from fastq.exceptions import ContentDisallowed, DecodeError, EncodeError, ImproperlyConfigured
 from fastq.serialization import JSON, MSGPACK, PICKLE, Serializers, blame, default, ext_hook
 
@@ -222,3 +224,89 @@ def test_unknown_compression_is_named() -> None:
     assert compression.codec("GZ") == "gzip"
     with pytest.raises(ContentDisallowed):
         Serializers().loads(f"{MSGPACK};rot13", b"")
+
+
+class Money:
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Money) and other.cents == self.cents
+
+
+class Tip(Money):
+    pass
+
+
+class Described:
+    def __json__(self) -> Any:
+        return {"a": 1}
+
+
+@pytest.fixture
+def money(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serialization, "_own_writers", {})
+    monkeypatch.setattr(serialization, "_own_readers", {})
+    serialization.register_type(Money, "money", lambda m: m.cents, Money)
+
+
+@pytest.mark.parametrize("name", ["msgpack", "json"])
+def test_a_registered_type_comes_back_also_nested_and_as_its_subclass(name: str, money: None) -> None:
+    serializers = Serializers()
+    value = [Money(5), {"tip": Tip(7)}]
+    assert serializers.loads(*serializers.dumps(name, value)) == [Money(5), {"tip": Money(7)}]
+
+
+@pytest.mark.parametrize("name", ["msgpack", "json"])
+def test_a_class_that_describes_itself_is_sent_as_that(name: str) -> None:
+    serializers = Serializers()
+    assert serializers.loads(*serializers.dumps(name, [Described()])) == [{"a": 1}]
+
+
+def test_a_type_not_registered_where_it_is_read_is_named(money: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    serializers = Serializers()
+    written = serializers.dumps("msgpack", Money(1))
+    monkeypatch.setattr(serialization, "_own_readers", {})
+    with pytest.raises(DecodeError, match="'money' is not registered here"):
+        serializers.loads(*written)
+
+
+def test_a_type_cannot_take_a_built_in_name() -> None:
+    with pytest.raises(ValueError, match="uuid"):
+        serialization.register_type(Money, "uuid", repr, Money)
+    with pytest.raises(TypeError):
+        serialization.register_type(5, "five", repr, Money)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def upper() -> Iterator[str]:
+    serialization.register("upper", lambda value: json.dumps(value).upper(), lambda text: json.loads(text.lower()), "text/upper")
+    yield "upper"
+    serialization.unregister("upper")
+
+
+def test_a_registered_serializer_writes_and_reads_where_it_is_named(upper: str) -> None:
+    serializers = Serializers(task=upper, accept=[upper, "msgpack"])
+    content_type, body = serializers.dumps(upper, [["a"], {"b": 1}])
+    assert (content_type, body) == ("text/upper", b'[["A"], {"B": 1}]')
+    assert serializers.loads(content_type, body) == [["a"], {"b": 1}]
+    with pytest.raises(ContentDisallowed):
+        Serializers().loads(content_type, body)
+    with pytest.raises(DecodeError, match="not upper"):
+        serializers.loads(content_type, b"[")
+
+
+def test_a_built_in_serializer_cannot_be_replaced() -> None:
+    with pytest.raises(ValueError, match="built-in"):
+        serialization.register("json", repr, repr, "text/own")
+    with pytest.raises(ValueError, match="built-in"):
+        serialization.register("own", repr, repr, JSON)
+    with pytest.raises(ValueError, match="built-in"):
+        serialization.unregister("pickle")
+
+
+def test_an_unregistered_serializer_is_unknown(upper: str) -> None:
+    serialization.unregister(upper)
+    serialization.unregister(upper)
+    with pytest.raises(ImproperlyConfigured, match="unknown serializer 'upper'"):
+        Serializers(accept=[upper])

@@ -1,7 +1,12 @@
 """The transport inside one process, for tests: the laws of the others, in dictionaries under one lock.
 
 ``memory://`` and ``memory://name`` are stores that every Broker, Backend and Inspector of the process shares by name; a fork gets
-a copy of its own. ``store("name").clock`` may be replaced by a simulated clock, ``reset("name")`` empties a store.
+a copy of its own. ``reset("name")`` empties a store.
+
+**Time.** ``store("name").advance(ms)`` lets time pass at once: what is due gets ready and idle processes are woken for it, results
+and joins expire, rate limits give their turns. ``store("name").clock`` may also be replaced by any function that returns seconds,
+one that stands still for example; then ``tick()`` after each of its steps makes due messages ready and wakes. ``next_due_ms()``
+says how far the next step may go.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastq.records import StoredResult
+from fastq.records import Joined, StoredResult
 from fastq.transports.base import Broker, TransportOptions
 from fastq.transports.memory.broker import MemoryBroker
 from fastq.transports.memory.channels import MemoryInbox
@@ -38,6 +38,10 @@ class MemoryBackend:
         with self._store.lock:
             for id in ids:
                 self._store.results.pop(id, None)
+
+    def joined(self, queue: str, join: str) -> Joined | None:
+        with self._store.lock:
+            return self._store.joins.load(queue, join, self._store.now_ms())
 
     def inbox(self, name: str) -> MemoryInbox:
         return MemoryInbox(self._store, name)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from fastq.transports.memory.queue import Queue
-from fastq.transports.memory.stores import MemoryStore
+
+if TYPE_CHECKING:
+    from fastq.transports.memory.stores import MemoryStore
 
 __all__ = ["pass_baton"]
 

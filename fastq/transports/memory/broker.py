@@ -6,10 +6,26 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fastq import _core
 from fastq.exceptions import DecodeError, Fenced, OperationalError
-from fastq.records import DEAD, DONE, RETRY, RETURN, DeadLetter, Fetch, Fetched, Lease, Leased, Publication, Settled, Settlement
+from fastq.records import (
+    DEAD,
+    DONE,
+    RETRY,
+    RETURN,
+    DeadLetter,
+    Effects,
+    Fetch,
+    Fetched,
+    Lease,
+    Leased,
+    Opening,
+    Publication,
+    Settled,
+    Settlement,
+)
 from fastq.transports.base import TransportOptions
 from fastq.transports.memory.baton import pass_baton
 from fastq.transports.memory.channels import MemoryWake
+from fastq.transports.memory.effects import carry_out, keep
 from fastq.transports.memory.marks import charged
 from fastq.transports.memory.queue import LEVELS, Held, Idle, LeaseState, Queue
 from fastq.transports.memory.stores import MemoryStore
@@ -33,20 +49,18 @@ class MemoryBroker:
     def now_ms(self) -> int:
         return self.store.now_ms()
 
-    def publish(self, producer: str, number: int, publications: Sequence[Publication]) -> None:
+    def publish(self, producer: str, number: int, publications: Sequence[Publication], openings: Sequence[Opening] = ()) -> None:
         memory = self.store
         with memory.lock:
             now_ms = memory.now_ms()
-            if number <= memory.producers.get(producer, (0, 0))[0]:
+            if number <= memory.producers.get(producer, (-1, 0))[0]:
                 return
-            for publication in publications:
+            for publication in [*publications, *[opening.body for opening in openings]]:
                 if not 0 <= publication.level < LEVELS:
                     raise ValueError(f"priority {publication.level} is outside of 0 to {LEVELS - 1}")
             memory.producers[producer] = (number, now_ms)
-            for publication in publications:
-                due_ms = publication.due_ms or now_ms + max(publication.delay_ms, 0)
-                memory.put(memory.queue(publication.queue), publication.level, due_ms, publication.message, now_ms)
-            pass_baton(memory, [memory.queue(name) for name in {publication.queue for publication in publications}])
+            memory.joins.open(openings, now_ms)
+            pass_baton(memory, keep(memory, publications, now_ms))
 
     def fetch(self, fetch: Fetch) -> Fetched:
         with self.store.lock:
@@ -137,6 +151,7 @@ class MemoryBroker:
             now_ms = memory.now_ms()
             skipped: list[str] = []
             told: list[tuple[str, str, bytes]] = []
+            caused: list[Effects] = []
             back: dict[str, list[Held]] = {}
             touched: dict[str, Queue] = {}
             for settlement in settlements:
@@ -152,9 +167,15 @@ class MemoryBroker:
                     self._apply(queue, held, settlement, now_ms)
                 if results and settlement.result is not None:
                     told.append((settlement.inbox, settlement.id, settlement.result))
+                if settlement.effects is not None:
+                    caused.append(settlement.effects)
             for name, returned in back.items():
                 for held in reversed(returned):
                     memory.queue(name).ready[held.level].appendleft(held.message)
+            if caused:
+                touched.update((queue.name, queue) for queue in carry_out(memory, caused, now_ms))
+                if results:
+                    told += [(result.inbox, result.id, result.record) for some in caused for result in some.results]
             memory.write(told, self._options.result_expires_s)
             fetched: Fetched | None = None
             passed_over = False
@@ -181,6 +202,16 @@ class MemoryBroker:
                 del queue.dead[oldest]
         elif settlement.verdict != DONE:
             raise ValueError(f"{settlement.verdict} is no verdict")
+
+    def reserve(self, bucket: str, n: int, period_us: int, burst: int) -> list[int]:
+        memory = self.store
+        with memory.lock:
+            now_us = memory.now_us()
+            arrival_us = max(now_us, memory.buckets.get(bucket, 0))
+            memory.buckets[bucket] = arrival_us + n * period_us
+        ahead_us = arrival_us - now_us - (max(burst, 1) - 1) * period_us
+        # Rounded up: a turn is never early.
+        return [-(min(-ahead_us - i * period_us, 0) // 1000) for i in range(n)]
 
     def wake(self, process: str) -> MemoryWake:
         return MemoryWake(self.store, process)

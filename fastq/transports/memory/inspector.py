@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fastq.records import DeadLetter
+from fastq import _core, flow, states
+from fastq.exceptions import FastQError
+from fastq.records import DeadLetter, Effects
 from fastq.transports.base import TransportOptions
 from fastq.transports.memory.baton import pass_baton
+from fastq.transports.memory.effects import carry_out
 from fastq.transports.memory.marks import unmarked
 from fastq.transports.memory.stores import MemoryStore
 
 __all__ = ["MemoryInspector"]
+
+#: as the core writes it among a message's options: what does not contain it has none
+FLOW = _core.packb("flow")
 
 
 class MemoryInspector:
@@ -19,6 +25,7 @@ class MemoryInspector:
     def __init__(self, url: str, memory: MemoryStore, options: TransportOptions) -> None:
         self.url = url
         self._store = memory
+        self._options = options
 
     def queues(self) -> list[str]:
         with self._store.lock:
@@ -37,11 +44,42 @@ class MemoryInspector:
     def purge(self, queue: str) -> int:
         with self._store.lock:
             here = self._store.queue(queue)
-            purged = len(here) + len(here.delayed)
+            purged = [message for level in reversed(here.ready) for message in level]
+            purged += [message for *_, message in sorted(here.delayed)]
             here.delayed.clear()
             for level in here.ready:
                 level.clear()
-            return purged
+            self._end(purged)
+        return len(purged)
+
+    def _end(self, messages: Iterable[bytes]) -> None:
+        """End steps of workflows as REVOKED, for what was to come after them; plain messages just go."""
+        now_ms = self._store.now_ms()
+        record = _core.encode_result(states.REVOKED, "application/x-msgpack", b"", None, now_ms, None)
+        caused: list[Effects] = []
+        told: list[tuple[str, str, bytes]] = []
+        for message in messages:
+            if FLOW not in message:
+                continue
+            try:
+                d = _core.peek(message)
+                if d.flow is None:
+                    continue
+            except FastQError:
+                # No envelope: nobody waits for it.
+                continue
+            if not d.ignore_result:
+                told.append((d.inbox, d.id, record))
+            try:
+                some = flow.failed(d, record, now_ms)
+            except (FastQError, AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+                # Whatever was written there, it is no flow: a queue with such a message must be purged all the same.
+                continue
+            if some is not None:
+                caused.append(some)
+                told += [(result.inbox, result.id, result.record) for result in some.results]
+        self._store.write(told, self._options.result_expires_s)
+        pass_baton(self._store, carry_out(self._store, caused, now_ms))
 
     def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         with self._store.lock:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from fastq.transports.base import TransportOptions
+from fastq.transports.memory.baton import pass_baton
+from fastq.transports.memory.joins import Joins
 from fastq.transports.memory.queue import Queue
 from fastq.transports.memory.signal import Letterbox, Signal
 
@@ -26,13 +28,16 @@ FINAL = (b"\xa7SUCCESS", b"\xa7FAILURE", b"\xa7REVOKED")
 
 
 class MemoryStore:
-    """Everything of one name. Its methods expect the lock to be held; brokers, backends and inspectors take it."""
+    """Everything of one name. Its methods expect the lock to be held, unless they say otherwise: brokers, backends and inspectors
+    take it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.lock = threading.RLock()
-        #: seconds since the Unix epoch
+        #: seconds since the Unix epoch; whoever replaces it calls ``tick`` after each step of the new one
         self.clock: Callable[[], float] = time.time
+        #: how far ``advance`` has gone beyond the clock
+        self._ahead_ms = 0
         self.queues: dict[str, Queue] = {}
         #: process -> number of its last fetch
         self.numbers: dict[str, int] = {}
@@ -40,12 +45,40 @@ class MemoryStore:
         self.producers: dict[str, tuple[int, int]] = {}
         #: id -> (record, when it expires: 0 never)
         self.results: dict[str, tuple[bytes, int]] = {}
+        self.joins = Joins()
+        #: bucket -> theoretical arrival time, us
+        self.buckets: dict[str, int] = {}
         self.wakes: dict[str, list[Signal]] = {}
         self.inboxes: dict[str, list[Letterbox]] = {}
         self._sequence = 0
 
     def now_ms(self) -> int:
-        return int(self.clock() * 1000)
+        return int(self.clock() * 1000) + self._ahead_ms
+
+    def now_us(self) -> int:
+        return int(self.clock() * 1_000_000) + self._ahead_ms * 1000
+
+    def advance(self, ms: int) -> None:
+        """Let time pass: due times, expiry, leases and rate limits go by it at once. Takes the lock itself, wakes like ``tick``.
+
+        What falls due on the way runs at the new time. For one due time after the other go to ``next_due_ms`` step by step.
+        """
+        with self.lock:
+            self._ahead_ms += ms
+            self.tick()
+
+    def tick(self) -> None:
+        """Make ready whatever is due by now, and wake those who wait for it (they sleep by a real clock). Takes the lock itself."""
+        with self.lock:
+            now_ms = self.now_ms()
+            for queue in self.queues.values():
+                self.promote(queue, now_ms, most=len(queue.delayed))
+            pass_baton(self, self.queues.values())
+
+    def next_due_ms(self) -> int:
+        """Return when the next delayed message of any queue is due, 0 if there is none. Takes the lock itself."""
+        with self.lock:
+            return min((queue.due_ms() for queue in self.queues.values() if queue.delayed), default=0)
 
     def queue(self, name: str) -> Queue:
         if name not in self.queues:
@@ -63,8 +96,8 @@ class MemoryStore:
         else:
             queue.ready[level].append(message)
 
-    def promote(self, queue: Queue, now_ms: int) -> None:
-        for _ in range(PROMOTIONS):
+    def promote(self, queue: Queue, now_ms: int, *, most: int = PROMOTIONS) -> None:
+        for _ in range(most):
             if not queue.delayed or queue.delayed[0][0] > now_ms:
                 return
             _, _, level, message = heapq.heappop(queue.delayed)
@@ -95,6 +128,9 @@ class MemoryStore:
         for name in [name for name, (_, seen_ms) in self.producers.items() if seen_ms < now_ms - PRODUCER_MS]:
             del self.producers[name]
         oldest_ms = now_ms - options.dead_letter_expires_s * 1000
+        self.joins.expire(now_ms, SWEEP)
+        for bucket in [bucket for bucket, arrival_us in self.buckets.items() if arrival_us <= now_ms * 1000]:
+            del self.buckets[bucket]
         for queue in self.queues.values():
             for key in [key for key, (_, letter) in queue.dead.items() if letter.dead_ms < oldest_ms][:SWEEP]:
                 del queue.dead[key]

@@ -6,17 +6,21 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from fastq.records import StoredResult
+from fastq.records import Joined, StoredResult
 from fastq.transports.base import Broker, TransportOptions
 from fastq.transports.redis.broker import RedisBroker
 from fastq.transports.redis.channel import RedisInbox
 from fastq.transports.redis.connection import Connection, parse
 from fastq.transports.redis.keys import Keys
 from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
+from fastq.transports.redis.packing import array_bytes, notice
 from fastq.transports.redis.scripts import script
-from fastq.transports.redis.settling import INBOX_RECORD, Ttl, array_bytes, notice
+from fastq.transports.redis.settling import INBOX_RECORD, Ttl
 
 __all__ = ["RedisBackend"]
+
+#: steps of a thousand members that are read in one round trip
+JOIN_STEPS = 8
 
 
 class RedisBackend:
@@ -118,6 +122,29 @@ class RedisBackend:
             commands += [("HDEL", key, *names[start : start + CALL_MESSAGES]) for start in range(0, len(names), CALL_MESSAGES)]
         commands += [("UNLINK", *singles[start : start + CALL_MESSAGES]) for start in range(0, len(singles), CALL_MESSAGES)]
         self._call(commands)
+
+    def joined(self, queue: str, join: str) -> Joined | None:
+        """Read the members in steps: what a closed join holds does not change any more."""
+        key = self.keys.queue(queue).join(join)
+        size, grown, failed, failed_id = self._call([("HMGET", key, "size", "grown", "failed", "failed_id")])[0]
+        if size is None:
+            return None
+        fields: list[Any] = [f".{member}" for member in range(int(size))]
+        if grown is not None:
+            first = set(fields)
+            added = [name for name in self._call([("HKEYS", key)])[0] if name[:1] == b"." and name.decode() not in first]
+            fields += sorted(added)
+        records: list[bytes | None] = []
+        commands = [("HMGET", key, *fields[start : start + CALL_MESSAGES]) for start in range(0, len(fields), CALL_MESSAGES)]
+        for start in range(0, len(commands), JOIN_STEPS):
+            for some in self._call(commands[start : start + JOIN_STEPS]):
+                records += some
+        total = int(size) + int(grown or 0)
+        records += [None] * (total - len(records))
+        if failed is None:
+            return Joined(total, records)
+        record = self._call([("HGET", key, failed)])[0]
+        return Joined(total, records, (failed_id.decode(), record or b""))
 
     def inbox(self, name: str) -> RedisInbox:
         return RedisInbox(self.address, self.options, self.keys.inbox(name))

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastq._core import task_id
 from fastq.exceptions import EnvelopeError, Fenced, ImproperlyConfigured, OperationalError
-from fastq.records import Fetch, Fetched, Lease, Leased, Publication, Settled, Settlement
+from fastq.records import Fetch, Fetched, Lease, Leased, Opening, Publication, Settled, Settlement
 from fastq.transports.base import TransportOptions
 from fastq.transports.redis.channel import RedisWake
 from fastq.transports.redis.connection import Connection, parse
-from fastq.transports.redis.keys import Keys, QueueKeys, checked_level
+from fastq.transports.redis.keys import Keys
 from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
+from fastq.transports.redis.publishing import Command, PublishCalls
 from fastq.transports.redis.scripts import script
 from fastq.transports.redis.settling import SettleCalls
 
 __all__ = ["RedisBroker"]
 
-#: how long a producer's last call number is remembered: longer than any retry
-SENT_TTL_S = 600
-
 #: calls of one publish on their way at once: the server works on one while the next is packed
 PIPELINE = 4
-
-#: one publish may have that many parts; a call number times this stays exact in Lua's doubles for 137 billion calls
-PARTS = 1 << 16
 
 #: leases of which is remembered that they were entered; names are never used twice, so the oldest are of processes long gone
 ENTERED = 20_000
@@ -52,7 +46,6 @@ class RedisBroker:
         #: leases entered by this instance, oldest first: from then on they are renewed, never entered again
         self._entered: dict[tuple[str, str], None] = {}
         self._settling = SettleCalls(self.keys, options)
-        self._publish = script("publish")
         self._fetch_script = script("fetch")
 
     def __repr__(self) -> str:
@@ -70,93 +63,45 @@ class RedisBroker:
 
     # --- publish ---
 
-    def publish(self, producer: str, number: int, publications: Sequence[Publication]) -> None:
-        if not publications:
+    def publish(self, producer: str, number: int, publications: Sequence[Publication], openings: Sequence[Opening] = ()) -> None:
+        if not publications and not openings:
             return
-        queues: dict[str, list[Publication]] = {}
-        if len(publications) == 1:
-            queues[publications[0].queue] = list(publications)
-        else:
-            for publication in publications:
-                queues.setdefault(publication.queue, []).append(publication)
-        parts = [part for queue, items in queues.items() for part in self._parts(queue, producer, number, items)]
+        calls = PublishCalls(self.keys, producer, number)
+        if openings:
+            # Answered before the first member is sent: a member that ended before its join is there would never be counted.
+            self._send([(command, publications) for command in calls.openings(openings)], [])
+        self._send(list(calls.messages(publications)), list(calls.sealing()))
+
+    def _send(self, parts: Sequence[tuple[Command, Sequence[Publication]]], after: list[Command]) -> None:
+        """Send the parts of a publish call, a few at once, and with the last of them the commands that seal its joins."""
         kept = 0
         try:
-            for start in range(0, len(parts), PIPELINE):
+            for start in range(0, max(len(parts), 1), PIPELINE):
                 window = parts[start : start + PIPELINE]
+                last = after if start + PIPELINE >= len(parts) else []
                 sent = time.time()
-                replies = self._connection.call([command for command, _ in window])
-                for (command, _), reply in zip(window, replies, strict=True):
+                replies = self._connection.call([*[command for command, _ in window], *last])
+                for (command, _), reply in zip(window, replies, strict=False):
                     if reply < 0:
                         # Its predecessor in this pipeline met a server that had forgotten the script, and was sent again behind
                         # it. Now it is in, so this one can follow.
-                        reply = self._connection.call([command])[0]
-                        if reply < 0:
-                            raise OperationalError(f"Redis at {self.url} lost a part of this call in between: publish it again.")
+                        reply = self._again(command)
                     kept += 1
-                self._see(replies[-1] if replies[-1] > 0 else reply, sent)
+                for command, reply in zip(last, replies[len(window) :], strict=True):
+                    if reply < 0:
+                        self._again(command)
+                if window:
+                    self._see(replies[len(window) - 1] if replies[len(window) - 1] > 0 else reply, sent)
         except OperationalError as error:
-            lost = [task_ids for _, task_ids in parts[kept:]]
+            lost = [publications for _, publications in parts[kept:]]
             raise OperationalError(str(error), task_ids=_ids(lost)) from error.__cause__ or error
 
-    def _parts(
-        self, queue: str, producer: str, number: int, publications: list[Publication]
-    ) -> Iterable[tuple[tuple[Any, ...], list[Publication]]]:
-        """Split one queue's messages into calls of bounded size, the same way each time.
-
-        Parts are numbered within their call, and a part is refused unless its predecessor was kept. Without that: part 1 is refused
-        (out of memory), part 2, sent with it, is kept; the repeat of the call finds number 2 noted and drops part 1 as known.
-        """
-        keys = self.keys.queue(queue)
-        start = part = 0
-        while start < len(publications):
-            end, size = start, 0
-            while end < len(publications) and end - start < CALL_MESSAGES:
-                size += len(publications[end].message)
-                if size > CALL_BYTES and end > start:
-                    break
-                end += 1
-            batch = publications[start:end]
-            yield self._publish_command(keys, producer, number * PARTS + part, part > 0, batch), batch
-            start, part = end, part + 1
-
-    def _publish_command(
-        self, keys: QueueKeys, producer: str, sequence: int, follows: bool, batch: list[Publication]
-    ) -> tuple[Any, ...]:
-        levels: dict[int, list[Any]] = {}
-        delayed: list[Any] = []
-        if len(batch) > 1:
-            first = batch[0].level
-            plain = [item.message for item in batch if item.level == first and not item.due_ms and item.delay_ms <= 0]
-            if len(plain) == len(batch):  # nearly always, and this way at a third of the cost
-                levels[checked_level(first)] = plain
-                batch = []
-        for publication in batch:
-            level = checked_level(publication.level)
-            if publication.due_ms:
-                delayed += (level, "", publication.due_ms, publication.message)
-            elif publication.delay_ms > 0:
-                delayed += (level, publication.delay_ms, 0, publication.message)
-            else:
-                group = levels.get(level)
-                if group is None:
-                    levels[level] = [publication.message]
-                else:
-                    group.append(publication.message)
-        groups: list[Any] = []
-        for level, messages in levels.items():
-            groups += (level, len(messages))
-            groups += messages
-        return (
-            self._publish,
-            4 + len(levels),
-            *(keys.sent(producer), keys.idle, keys.levels, keys.delayed),
-            *[keys.ready[level] for level in levels],
-            *(sequence, sequence - 1 if follows else "", SENT_TTL_S, self.keys.wake_prefix),
-            *(os.urandom(6).hex() if delayed else "", len(levels), len(delayed) // 4),
-            *groups,
-            *delayed,
-        )
+    def _again(self, command: Command) -> int:
+        """Send a part again whose predecessors are in now; return the answer."""
+        reply: int = self._connection.call([command])[0]
+        if reply < 0:
+            raise OperationalError(f"Redis at {self.url} lost a part of this call in between: publish it again.")
+        return reply
 
     # --- fetch and settle ---
 
@@ -164,7 +109,8 @@ class RedisBroker:
         return self._fetch(fetch, ())[1]
 
     def settle(self, process: str, settlements: Sequence[Settlement], *, results: bool, fetch: Fetch | None = None) -> Settled:
-        calls = list(self._settling.commands(process, settlements, results))
+        fetching = _order(fetch)[0] if fetch is not None and fetch.n > 0 else None
+        calls = list(self._settling.commands(process, settlements, results, fetching))
         commands = [command for command, _ in calls]
         fetched = None
         try:
@@ -191,10 +137,8 @@ class RedisBroker:
         while something is left: under load, when a round trip counts, the first queue fills the call. A queue that is not asked
         but has this process registered as idle is asked for nothing at the end: that leaves its ``idle`` and passes the baton.
         """
-        process, queues = fetch.process, fetch.queues
-        turn = fetch.number % len(queues) if len(queues) > 1 else 0
-        order = queues[turn:] + queues[:turn]
-        idle_on = self._idle.setdefault(process, set())
+        order = _order(fetch)
+        idle_on = self._idle.setdefault(fetch.process, set())
         leased: list[Leased] = []
         answers: list[tuple[str, list[Any]]] = []
         before_replies: list[Any] = []
@@ -275,6 +219,13 @@ class RedisBroker:
 
     def _last_chance(self, message: bytes) -> bool:
         return message[:1] == b"\xc1" and len(message) > 1 and 0 < message[1] & 0x7F >= self._last
+
+    def reserve(self, bucket: str, n: int, period_us: int, burst: int) -> list[int]:
+        if n <= 0:
+            return []
+        period_us, burst = max(period_us, 1), max(burst, 1)
+        lead_us = self._connection.run(script("reserve"), (self.keys.rate(bucket),), (n, period_us))
+        return [max(0, -(-(lead_us + (turn - burst + 1) * period_us) // 1000)) for turn in range(n)]
 
     def wake(self, process: str) -> RedisWake:
         return RedisWake(self.address, self.options, self.keys.wake(process))
@@ -385,6 +336,13 @@ class RedisBroker:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _order(fetch: Fetch) -> tuple[str, ...]:
+    """Return the queues of a fetch, the one whose turn it is first."""
+    queues = fetch.queues
+    turn = fetch.number % len(queues) if len(queues) > 1 else 0
+    return queues[turn:] + queues[:turn]
 
 
 def _ids(parts: Sequence[Sequence[Publication]]) -> list[str]:

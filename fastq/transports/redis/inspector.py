@@ -10,8 +10,10 @@ from fastq._core import unpackb
 from fastq.exceptions import DecodeError
 from fastq.records import DeadLetter
 from fastq.transports.base import TransportOptions
+from fastq.transports.redis.broker import RedisBroker
 from fastq.transports.redis.connection import Connection, parse
 from fastq.transports.redis.keys import LEVELS, Keys
+from fastq.transports.redis.purging import Purge
 from fastq.transports.redis.scripts import script
 
 __all__ = ["RedisInspector"]
@@ -31,6 +33,8 @@ class RedisInspector:
         self.url = self.address.display
         self.keys = Keys(options.prefix)
         self._connection = Connection(self.address, options, "inspector")
+        #: ends what a purge may not just drop
+        self._broker = RedisBroker(url, options)
 
     def __repr__(self) -> str:
         return f"<RedisInspector {self.url}>"
@@ -69,8 +73,7 @@ class RedisInspector:
         return messages
 
     def purge(self, queue: str) -> int:
-        keys = self.keys.queue(queue)
-        return int(self._connection.run(script("purge"), (keys.delayed, keys.levels, *keys.ready), ()))
+        return Purge(self._connection, self.keys, self._broker, queue).run()
 
     def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         keys = self.keys.queue(queue)
@@ -105,6 +108,7 @@ class RedisInspector:
 
     def close(self) -> None:
         self._connection.close()
+        self._broker.close()
 
 
 def _steps(names: Iterable[str]) -> Iterable[list[str]]:

@@ -11,10 +11,21 @@ With the default prefix, for a queue ``default`` (the braces make one slot of a 
     fastq:{default}:dead                zset    dead letter -> died at (us)
     fastq:{default}:dead:messages       hash    dead letter -> its record
     fastq:{default}:from:<producer>     string  last publish call of this producer (expires)
+    fastq:{default}:join:<id>           hash    a join whose body goes to this queue, see below
     fastq:results:<slot>                hash    task id -> result record, for the time-ordered ids of one 4 second slot (expires)
     fastq:result:<id>                   string  result record of any other id (expires)
+    fastq:rate:<bucket>                 string  when the bucket's turns taken so far are used up, us (expires then)
     fastq:wake:<process>                channel of an idle worker process
     fastq:inbox:<name>                  channel of a producer process that waits for results
+
+Fields of a join:
+
+    #                           members still to count, 0: closed
+    size, grown                 members it was opened with, and how many were added later
+    level, delay, due, body     level, delay (ms), due at (ms) and message of its body; the message goes when it is published
+    .<member>                   result record of a member
+    failed, failed_id           the field and the task id of the member that did not succeed
+    unsealed                    there while its members are still being published: until then it expires
 """
 
 from __future__ import annotations
@@ -47,6 +58,9 @@ class QueueKeys:
 
     def sent(self, producer: str) -> str:
         return f"{self.base}from:{producer}"
+
+    def join(self, id: str) -> str:
+        return f"{self.base}join:{id}"
 
 
 def checked_level(level: int) -> int:
@@ -107,6 +121,9 @@ class Keys:
         """Return the key of any other id."""
         return self._single_prefix + task_id
 
+    def rate(self, bucket: str) -> str:
+        return f"{self.prefix}rate:{bucket}"
+
     def every(self) -> str:
         """Return the glob that matches every key of every queue."""
         escaped = "".join(f"\\{char}" if char in "*?[]\\^" else char for char in self.prefix)
@@ -122,4 +139,4 @@ class Keys:
         return key[start : min(found)] if found else None
 
 
-_KINDS = ("ready:", "levels", "delayed", "leased:", "leases", "idle", "dead", "from:")
+_KINDS = ("ready:", "levels", "delayed", "leased:", "leases", "idle", "dead", "from:", "join:")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastq._core import DEAD, DONE, RETRY, RETURN, Settlement, gather_results, packb
 from fastq.transports.base import TransportOptions
+from fastq.transports.redis.effects import EffectWords, measure
 from fastq.transports.redis.keys import Keys, checked_level
 from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
+from fastq.transports.redis.packing import notice
 from fastq.transports.redis.scripts import script
 
-__all__ = ["INBOX_RECORD", "SettleCalls", "Ttl", "notice"]
+__all__ = ["INBOX_RECORD", "SettleCalls", "Ttl"]
 
 #: bytes of a result record that rides in the inbox message; a larger one is read from the backend
 INBOX_RECORD = 4096
+
 
 class Ttl:
     """Decide when a results slot's TTL is raised: not at every batch, and never so late that a record lives too short.
@@ -55,29 +57,43 @@ class SettleCalls:
         self._ttl = Ttl(options.result_expires_s)
 
     def commands(
-        self, process: str, settlements: Sequence[Settlement], results: bool
+        self, process: str, settlements: Sequence[Settlement], results: bool, fetching: str | None = None
     ) -> Iterator[tuple[tuple[Any, ...], list[Settlement]]]:
-        """Yield one command per queue and bounded chunk, with its settlements in the order of the script's indexes."""
+        """Yield one command per queue and bounded chunk, with its settlements in the order of the script's indexes.
+
+        ``fetching``: the queue from which the process fetches behind them, in the same pipeline.
+        """
         names = {settlement.queue for settlement in settlements}
         for queue in names:
             items = settlements if len(names) == 1 else [settlement for settlement in settlements if settlement.queue == queue]
             # RETURN goes to the head of its level: the last chunk first keeps the order of the batch.
-            for chunk in reversed(list(_chunks(items, results))):
-                yield self._command(queue, process, chunk, results)
+            for chunk, plain in reversed(list(_chunks(items, results))):
+                yield self._command(queue, process, chunk, plain, results, fetching)
 
     def _command(
-        self, queue: str, process: str, settlements: Sequence[Settlement], results: bool
+        self,
+        queue: str,
+        process: str,
+        settlements: Sequence[Settlement],
+        plain: bool,
+        results: bool,
+        fetching: str | None,
     ) -> tuple[tuple[Any, ...], list[Settlement]]:
         keys, options = self._keys.queue(queue), self._options
-        done = [settlement for settlement in settlements if settlement.verdict == DONE]
+        ordered = done = list(settlements)
         returned: list[Settlement] = []
         retried: list[Settlement] = []
         dead: list[Settlement] = []
-        if len(done) < len(settlements):
+        effects: EffectWords | None = None
+        effect_keys: list[str] = []
+        if not plain:
+            done = [settlement for settlement in settlements if settlement.verdict == DONE]
             returned = [settlement for settlement in settlements if settlement.verdict == RETURN]
             retried = [settlement for settlement in settlements if settlement.verdict == RETRY]
             dead = [settlement for settlement in settlements if settlement.verdict == DEAD]
-        ordered = done + returned + retried + dead if len(done) < len(settlements) else done
+            ordered = done + returned + retried + dead
+            effects = EffectWords(self._keys, ordered, fetching)
+            effect_keys = effects.keys()
         tail: list[Any] = []
         for settlement in retried:
             if settlement.message is None:
@@ -91,16 +107,19 @@ class SettleCalls:
             self._add_results(ordered, result_keys, tail, inboxes)
         command = (
             script("settle"),
-            16 + len(result_keys),
+            16 + len(result_keys) + len(effect_keys),
             *(keys.leased(process), keys.idle, keys.levels, keys.delayed, keys.dead, keys.dead_messages),
             *keys.ready,
             *result_keys,
-            *(process, self._keys.wake_prefix, os.urandom(6).hex() if retried else ""),
+            *effect_keys,
+            *(process, self._keys.wake_prefix, os.urandom(6).hex() if retried or effects else ""),
             *(options.dead_letter_max, options.dead_letter_expires_s, self._ttl.single_s, self._ttl.slot_s),
             *(len(done), len(returned), len(retried), len(dead), len(result_keys), len(inboxes) // 3),
+            *((effects.queues, effects.joins) if effects else (0, 0)),
             *[settlement.tag for settlement in ordered],
             *tail,
             *inboxes,
+            *(effects.words() if effects else ()),
         )
         return command, ordered
 
@@ -120,51 +139,47 @@ class SettleCalls:
         self._ttl.forget()
 
 
-def notice(items: list[Any]) -> bytes:
-    """Write an inbox message: [id, record or nil, ...]."""
-    return packb(items)
+def _chunks(settlements: Sequence[Settlement], results: bool) -> Iterator[tuple[Sequence[Settlement], bool]]:
+    """Split into calls of bounded size, and say of each whether all in it are DONE without effects.
 
-
-def array_bytes(numbers: list[int]) -> bytes:
-    """Write numbers below 65,536 as two bytes each, low byte first."""
-    packed = array("H", numbers)
-    if _BIG_ENDIAN:
-        packed.byteswap()
-    return packed.tobytes()
-
-
-_BIG_ENDIAN = array("H", [1]).tobytes() != b"\x01\x00"
-
-
-def _chunks(settlements: Sequence[Settlement], results: bool) -> Iterator[Sequence[Settlement]]:
-    """Split into calls of bounded size."""
+    A settlement cannot be split: with very many effects it makes a call of its own.
+    """
     if len(settlements) <= CALL_MESSAGES:
-        # Most batches fit whole: found out at a third of the cost of ``_size``.
+        # Most batches fit whole: found out at a third of the cost of ``_measure``.
         records = [settlement.result for settlement in settlements]
-        size = sum(map(len, filter(None, records)))
-        size += sum([_size(settlement, False) for settlement in settlements if settlement.verdict != DONE])
-        if size <= CALL_BYTES:
-            yield settlements
+        number, size = len(settlements), sum(map(len, filter(None, records)))
+        rest = [settlement for settlement in settlements if settlement.verdict != DONE or settlement.effects is not None]
+        for settlement in rest:
+            own_number, own_size = _measure(settlement, False)
+            number += own_number - 1
+            size += own_size
+        if number <= CALL_MESSAGES and size <= CALL_BYTES:
+            yield settlements, not rest
             return
     chunk: list[Settlement] = []
-    size = 0
+    number = size = 0
     for settlement in settlements:
-        own = _size(settlement, results)
-        if chunk and (len(chunk) >= CALL_MESSAGES or size + own > CALL_BYTES):
-            yield chunk
-            chunk, size = [], 0
+        own_number, own_size = _measure(settlement, results)
+        if chunk and (number + own_number > CALL_MESSAGES or size + own_size > CALL_BYTES):
+            yield chunk, False
+            chunk, number, size = [], 0, 0
         chunk.append(settlement)
-        size += own
+        number += own_number
+        size += own_size
     if chunk:
-        yield chunk
+        yield chunk, False
 
 
-def _size(settlement: Settlement, results: bool) -> int:
-    size = 0
+def _measure(settlement: Settlement, results: bool) -> tuple[int, int]:
+    """Return how many things a settlement does, itself included, and about how many bytes it brings."""
+    number, size = (1, 0) if settlement.effects is None else measure(settlement.effects)
+    if settlement.effects is not None:
+        # One effect is not more work than the settlement itself: 1,000 members of a chord make one call.
+        number = max(1, number)
     if results and settlement.result is not None:
         size += len(settlement.result)
     if settlement.message is not None:
         size += len(settlement.message)
     if settlement.detail is not None:
         size += len(settlement.detail)
-    return size
+    return number, size

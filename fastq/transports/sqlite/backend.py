@@ -6,9 +6,9 @@ import os
 import time
 from collections.abc import Sequence
 
-from fastq.records import StoredResult
+from fastq.records import Joined, StoredResult
 from fastq.transports.base import Broker, TransportOptions
-from fastq.transports.sqlite import results
+from fastq.transports.sqlite import joins, results
 from fastq.transports.sqlite.broker import SQLiteBroker
 from fastq.transports.sqlite.channels import SQLiteInbox
 from fastq.transports.sqlite.connection import Connection
@@ -68,6 +68,9 @@ class SQLiteBackend:
             return
         with self._database as sql:
             sql.executemany("DELETE FROM results WHERE id = ?", [(id,) for id in ids])
+
+    def joined(self, queue: str, join: str) -> Joined | None:
+        return joins.load(self._database, queue, join, time.time_ns() // 1_000_000)
 
     def inbox(self, name: str) -> SQLiteInbox:
         return SQLiteInbox(self._target, name, timeout_s=self._timeout_s)

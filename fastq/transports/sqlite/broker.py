@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fastq.exceptions import Fenced
-from fastq.records import DEAD, DONE, RETRY, RETURN, Fetch, Fetched, Lease, Leased, Publication, Settled, Settlement
+from fastq.records import Fetch, Fetched, Lease, Leased, Opening, Publication, Settled, Settlement
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import baton, dead, leases, places, sweep
+from fastq.transports.sqlite import baton, buckets, joins, leases, places, settling, sweep
 from fastq.transports.sqlite.channels import SQLiteWake
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
 from fastq.transports.sqlite.results import Results, tell
-from fastq.transports.sqlite.schema import LAST_LEVEL, bounds, level_of
+from fastq.transports.sqlite.schema import bounds
 from fastq.transports.sqlite.url import Target
 
 __all__ = ["SQLiteBroker"]
@@ -27,10 +28,7 @@ PUBLISH_BYTES = 16 * 1024 * 1024
 FETCH_BYTES = 1024 * 1024
 #: rows read at once: what a fetch may read in vain when the bytes are used up
 FETCH_ROWS = 100
-OF_PROCESS = "leased WHERE key IN (SELECT value FROM json_each(?)) AND process = ?"
-HELD = f"SELECT key FROM {OF_PROCESS}"
 LEASE = "INSERT INTO leased (key, process, number, message) SELECT key, ?, ?, message FROM ready WHERE key"
-DROP = f"DELETE FROM {OF_PROCESS}"
 #: first byte of a redelivered message; the second holds the count, and a flag in its high bit
 MARK = b"\xc1"
 #: messages on their last chance that one fetch passes over at most
@@ -84,39 +82,26 @@ class SQLiteBroker:
 
     # --- publish ---
 
-    def publish(self, producer: str, number: int, publications: Sequence[Publication]) -> None:
-        for part, chunk in enumerate(_chunks(publications)):
+    def publish(self, producer: str, number: int, publications: Sequence[Publication], openings: Sequence[Opening] = ()) -> None:
+        for opening in openings:
+            places.check_level(opening.body.level)
+        chunks = list(_chunks(publications))
+        if openings and not chunks:
+            chunks = [()]
+        for part, chunk in enumerate(chunks):
             with self._database as sql:
                 now_ms = self.now_ms()
                 if not _claim(sql, producer, number, part, now_ms):
                     continue
-                queues = self._keep(sql, chunk, now_ms)
+                queues = places.keep(sql, chunk, now_ms, self._number(sql))
+                if openings:
+                    # In the transaction of the first messages: nobody sees a member without its join.
+                    if part == 0:
+                        joins.open_all(sql, openings, now_ms, sealed=len(chunks) == 1)
+                    elif part == len(chunks) - 1:
+                        joins.seal(sql, openings)
                 wakes = self._choose(sql, queues, now_ms)
             self._wake(wakes, queues)
-
-    def _keep(self, sql: sqlite3.Connection, publications: Sequence[Publication], now_ms: int) -> list[int]:
-        ready: dict[int, list[tuple[int, bytes]]] = {}
-        delayed: list[tuple[int, int, int, bytes]] = []
-        queues: dict[int, None] = {}
-        name, queue = "", 0
-        for publication in publications:
-            if publication.queue != name:
-                name = publication.queue
-                queue = self._queue(sql, name)
-                queues[queue] = None
-            level = publication.level
-            if not 0 <= level <= LAST_LEVEL:
-                raise ValueError(f"priority {level} is outside of 0 to {LAST_LEVEL}")
-            due_ms = publication.due_ms or (now_ms + publication.delay_ms if publication.delay_ms > 0 else 0)
-            if due_ms > now_ms:
-                delayed.append((queue, due_ms, level, publication.message))
-            else:
-                ready.setdefault(queue, []).append((level, publication.message))
-        for queue, messages in ready.items():
-            places.append(sql, queue, messages)
-        if delayed:
-            sql.executemany("INSERT INTO delayed (queue, due_ms, level, message) VALUES (?, ?, ?, ?)", delayed)
-        return list(queues)
 
     # --- fetch ---
 
@@ -207,7 +192,15 @@ class SQLiteBroker:
         look: Look | None = None
         with self._database as sql:
             now_ms = self.now_ms()
-            skipped, told, touched = self._settle(sql, process, settlements, results, now_ms)
+            skipped, told, touched = settling.settle(
+                sql,
+                process,
+                settlements,
+                now_ms,
+                self._number(sql),
+                results=self._results if results else None,
+                dead_letter_max=self._options.dead_letter_max,
+            )
             if fetch is not None:
                 look = self._fetch(sql, fetch, now_ms)
                 touched.update(look.queues)
@@ -217,80 +210,11 @@ class SQLiteBroker:
             tell(self._database, self._post, told, now_ms)
         return Settled(tuple(skipped), look.answer(fetch) if look is not None and fetch is not None else None)
 
-    def _settle(
-        self, sql: sqlite3.Connection, process: str, settlements: Sequence[Settlement], store: bool, now_ms: int
-    ) -> tuple[list[str], list[tuple[str, str, bytes]], set[int]]:
-        """Return the tags skipped, the (inbox, id, record) of results stored, and the queues that have new messages."""
-        if not settlements:
-            return [], [], set()
-        tags = [settlement.tag for settlement in settlements]
-        mine: Sequence[Settlement] = settlements
-        touched: set[int] = set()
-        if all([settlement.verdict == DONE for settlement in settlements]):
-            held = sql.execute(f"{DROP} RETURNING key", (_keys(tags), process)).fetchall()
-            if len(held) != len(tags):
-                mine = _held(settlements, held)
-        else:
-            # What moves is copied out of the lease first, by SQLite itself.
-            held = sql.execute(HELD, (_keys(tags), process)).fetchall()
-            mine = _held(settlements, held)
-            touched = self._move(sql, mine, now_ms)
-            sql.execute(DROP, (_keys(tags), process))
-        stored: list[tuple[str, str, bytes]] = []
-        if store:
-            stored = [(s.inbox, s.id, s.result) for s in mine if s.result is not None]
-            if stored:
-                self._results.write(sql, [(id, record) for _, id, record in stored], now_ms)
-        if mine is settlements:
-            return [], stored, touched
-        applied = set(map(id, mine))
-        return [s.tag for s in settlements if id(s) not in applied], stored, touched
+    # --- rate limits ---
 
-    def _move(self, sql: sqlite3.Connection, settlements: Sequence[Settlement], now_ms: int) -> set[int]:
-        """Carry out every verdict but DONE; return the queues that have new messages."""
-        touched: set[int] = set()
-        back: list[int] = []
-        retried: dict[int, list[tuple[int, bytes]]] = {}
-        delayed: list[tuple[int, int, int, bytes]] = []
-        letters: list[tuple[int, int, int, str, bytes | None, bytes]] = []
-        leased_letters: list[tuple[int, int, int, str, bytes | None, int]] = []
-        graves: set[int] = set()
-        for settlement in settlements:
-            verdict = settlement.verdict
-            if verdict == DONE:
-                continue
-            key, message = int(settlement.tag), settlement.message
-            queue = places.queue_of(key)
-            if verdict == RETURN:
-                back.append(key)
-                touched.add(queue)
-            elif verdict == RETRY:
-                if message is None:
-                    raise ValueError(f"the retry of {settlement.id} has no message")
-                if settlement.delay_ms > 0:
-                    delayed.append((queue, now_ms + settlement.delay_ms, settlement.level, message))
-                else:
-                    retried.setdefault(queue, []).append((settlement.level, message))
-                touched.add(queue)
-            elif verdict == DEAD:
-                letter = (queue, level_of(key), now_ms, settlement.reason, settlement.detail)
-                if message is None:
-                    leased_letters.append((*letter, key))
-                else:
-                    letters.append((*letter, message))
-                graves.add(queue)
-            else:
-                raise ValueError(f"{verdict} is no verdict")
-        places.give_back(sql, back, {})
-        for queue, messages in retried.items():
-            places.append(sql, queue, messages)
-        if delayed:
-            sql.executemany("INSERT INTO delayed (queue, due_ms, level, message) VALUES (?, ?, ?, ?)", delayed)
-        if graves:
-            dead.bury(sql, letters)
-            dead.bury_leased(sql, leased_letters)
-            dead.cap(sql, graves, self._options.dead_letter_max)
-        return touched
+    def reserve(self, bucket: str, n: int, period_us: int, burst: int) -> list[int]:
+        with self._database as sql:
+            return buckets.reserve(sql, bucket, n, period_us, burst, time.time_ns() // 1000)
 
     # --- wake ---
 
@@ -368,6 +292,9 @@ class SQLiteBroker:
             no = self._queues[name] = places.queue_no(sql, name)
         return no
 
+    def _number(self, sql: sqlite3.Connection) -> Callable[[str], int]:
+        return partial(self._queue, sql)
+
 
 def _claim(sql: sqlite3.Connection, producer: str, number: int, part: int, now_ms: int) -> bool:
     """Take a publish call's number; False if the call was kept before."""
@@ -391,25 +318,6 @@ def _chunks(publications: Sequence[Publication]) -> Iterable[Sequence[Publicatio
         size += length
     if start < len(publications):
         yield publications[start:]
-
-
-def _keys(tags: Sequence[str]) -> str:
-    """Return the tags as a JSON array of numbers; what is no tag of this store is left out, so it is skipped."""
-    joined = ",".join(tags)
-    if not joined.replace(",", "").isdecimal() or not joined.isascii():
-        joined = ",".join(tag for tag in tags if tag.isascii() and tag.isdecimal())
-    return f"[{joined}]"
-
-
-def _held(settlements: Sequence[Settlement], keys: Sequence[tuple[int]]) -> list[Settlement]:
-    """Return the settlements whose leases are held, each lease once."""
-    left = {str(key) for (key,) in keys}
-    mine = []
-    for settlement in settlements:
-        if settlement.tag in left:
-            left.remove(settlement.tag)
-            mine.append(settlement)
-    return mine
 
 
 def _lease(sql: sqlite3.Connection, process: str, number: int, pick: Pick) -> None:

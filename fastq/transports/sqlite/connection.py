@@ -162,7 +162,7 @@ class Connection:
 
     def _prepare(self, sql: sqlite3.Connection) -> None:
         # First look whose file it is: setting the journal mode writes to it.
-        there = schema.check(sql, self.path)
+        version = schema.check(sql, self.path)
         (mode,) = sql.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise ImproperlyConfigured(
@@ -174,7 +174,7 @@ class Connection:
         sql.execute("PRAGMA journal_size_limit = 67108864")
         sql.execute("PRAGMA temp_store = MEMORY")
         sql.execute("PRAGMA trusted_schema = OFF")
-        if not there:
+        if version < schema.VERSION:
             schema.create(sql, self.path)
 
     def _patiently(self, step: Callable[[], T]) -> T:

@@ -11,7 +11,7 @@ from fastq import _core
 from fastq.exceptions import DecodeError
 from fastq.records import DeadLetter
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import baton, places
+from fastq.transports.sqlite import baton, joins, places, purging, results
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
 from fastq.transports.sqlite.schema import MIDDLE, bounds
@@ -27,6 +27,7 @@ class SQLiteInspector:
         self.url = target.url
         self._database = Connection(target, timeout_s=options.socket_timeout_s)
         self._post = Post()
+        self._results = results.Results(options.result_expires_s)
 
     def queues(self) -> list[str]:
         rows = self._database.read(
@@ -53,11 +54,18 @@ class SQLiteInspector:
         return [message for (message,) in rows]
 
     def purge(self, queue: str) -> int:
-        no = self._no(queue)
-        with self._database as sql:
-            ready = sql.execute("DELETE FROM ready WHERE key BETWEEN ? AND ?", bounds(no)).rowcount
-            delayed = sql.execute("DELETE FROM delayed WHERE queue = ?", (no,)).rowcount
-        return ready + delayed
+        purge = purging.Purge(self._no(queue))
+        purged = 0
+        while True:
+            with self._database as sql:
+                now_ms = time.time_ns() // 1_000_000
+                step = purge.step(sql, now_ms, self._results)
+                wakes = baton.choose(sql, step.touched, now_ms)
+            self._wake(wakes)
+            results.tell(self._database, self._post, step.told, now_ms)
+            purged += step.purged
+            if not step.more:
+                return purged
 
     def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         rows = self._database.read(
@@ -76,9 +84,7 @@ class SQLiteInspector:
                 # A new message: what it was charged with is forgotten.
                 places.append(sql, no, [(level, message[2:] if message[:1] == b"\xc1" else message) for level, message in letters])
             wakes = baton.choose(sql, [no], time.time_ns() // 1_000_000)
-        for process in wakes:
-            # Whoever is gone is found by the next renewal.
-            self._post.wake(self._database.identity, process)
+        self._wake(wakes)
         return len(letters)
 
     def delete_dead(self, queue: str, keys: Iterable[str]) -> int:
@@ -94,8 +100,14 @@ class SQLiteInspector:
                 sql.execute(f"DELETE FROM {table} WHERE key BETWEEN ? AND ?", bounds(no))
             for table in ("delayed", "dead", "leases", "idle"):
                 sql.execute(f"DELETE FROM {table} WHERE queue = ?", (no,))
+            joins.discard(sql, queue)
             sql.execute("DELETE FROM producers WHERE name = ?", (producer,))
             sql.execute("DELETE FROM queues WHERE no = ?", (no,))
+
+    def _wake(self, processes: Iterable[str]) -> None:
+        for process in processes:
+            # Whoever is gone is found by the next renewal.
+            self._post.wake(self._database.identity, process)
 
     def close(self) -> None:
         self._post.close()

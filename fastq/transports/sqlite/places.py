@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from fastq.transports.sqlite.schema import PLACE_BITS, QUEUE_SHIFT, key_base
+from fastq.records import Publication
+from fastq.transports.sqlite.schema import LAST_LEVEL, PLACE_BITS, QUEUE_SHIFT, key_base
 
-__all__ = ["append", "give_back", "promote", "queue_no", "queue_of"]
+__all__ = ["append", "check_level", "give_back", "keep", "promote", "queue_no", "queue_of"]
 
 #: messages that one fetch moves from delayed to ready at most
 PROMOTIONS = 100
@@ -38,6 +39,38 @@ def append(sql: sqlite3.Connection, queue: int, messages: Sequence[tuple[int, by
     # key_base, written out: one call per message would be a third of a bulk publish.
     rows = [(base | (9 - level) << PLACE_BITS | at, message) for at, (level, message) in enumerate(messages, place)]
     sql.executemany("INSERT INTO ready (key, message) VALUES (?, ?)", rows)
+
+
+def check_level(level: int) -> None:
+    """Raise ValueError for a priority that does not exist."""
+    if not 0 <= level <= LAST_LEVEL:
+        raise ValueError(f"priority {level} is outside of 0 to {LAST_LEVEL}")
+
+
+def keep(sql: sqlite3.Connection, publications: Sequence[Publication], now_ms: int, number: Callable[[str], int]) -> list[int]:
+    """Put messages where they wait; return the queues that have new ones. ``number`` gives a queue's."""
+    ready: dict[int, list[tuple[int, bytes]]] = {}
+    delayed: list[tuple[int, int, int, bytes]] = []
+    queues: dict[int, None] = {}
+    name, queue = "", 0
+    for publication in publications:
+        if publication.queue != name:
+            name = publication.queue
+            queue = number(name)
+            queues[queue] = None
+        level = publication.level
+        if not 0 <= level <= LAST_LEVEL:
+            check_level(level)
+        due_ms = publication.due_ms or (now_ms + publication.delay_ms if publication.delay_ms > 0 else 0)
+        if due_ms > now_ms:
+            delayed.append((queue, due_ms, level, publication.message))
+        else:
+            ready.setdefault(queue, []).append((level, publication.message))
+    for queue, messages in ready.items():
+        append(sql, queue, messages)
+    if delayed:
+        sql.executemany("INSERT INTO delayed (queue, due_ms, level, message) VALUES (?, ?, ?, ?)", delayed)
+    return list(queues)
 
 
 def promote(sql: sqlite3.Connection, queue: int, now_ms: int) -> None:

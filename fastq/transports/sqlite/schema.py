@@ -10,6 +10,9 @@
     results    result records
     dead       dead letters
     missed     results of which an inbox could not be told, as its socket was full
+    joins      members of a chord that are still to come, and the message that follows
+    members    those that have come
+    buckets    when the next turn of a rate limit is
 
 **Key.** ``queue << 48 | (9 - level) << 44 | place``. One range scan of ``ready`` gives a queue strictly by level and then by age,
 fetching is a move of one key range, and no further index has to be kept. Places count up from the middle at the tail and down from
@@ -28,8 +31,6 @@ __all__ = ["APPLICATION_ID", "LAST_LEVEL", "MIDDLE", "VERSION", "bounds", "check
 
 #: "fstq" in the file's header: this is no other application's database
 APPLICATION_ID = 0x66737471
-#: of the tables; a newer one is refused, an older one would be migrated in ``create``
-VERSION = 1
 
 PLACE_BITS = 44
 QUEUE_SHIFT = 48
@@ -39,55 +40,87 @@ LAST_LEVEL = 9
 #: a signed 64-bit key leaves 15 bits
 LAST_QUEUE = (1 << 15) - 1
 
-TABLES = f"""
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE queues (
-    no INTEGER PRIMARY KEY CHECK (no BETWEEN 1 AND {LAST_QUEUE}),
-    name TEXT NOT NULL UNIQUE,
-    head INTEGER NOT NULL DEFAULT {MIDDLE} CHECK (head > 0),
-    tail INTEGER NOT NULL DEFAULT {MIDDLE} CHECK (tail < {1 << PLACE_BITS})
-);
-CREATE TABLE ready (key INTEGER PRIMARY KEY, message BLOB NOT NULL);
-CREATE TABLE leased (key INTEGER PRIMARY KEY, process TEXT NOT NULL, number INTEGER NOT NULL, message BLOB NOT NULL);
-CREATE TABLE delayed (
-    id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, due_ms INTEGER NOT NULL, level INTEGER NOT NULL, message BLOB NOT NULL
-);
-CREATE INDEX delayed_due ON delayed (queue, due_ms);
-CREATE TABLE leases (
-    process TEXT NOT NULL,
-    queue INTEGER NOT NULL,
-    beat INTEGER NOT NULL,
-    renewed_ms INTEGER NOT NULL,
-    number INTEGER NOT NULL DEFAULT 0,
-    gone_ms INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (process, queue)
-) WITHOUT ROWID;
-CREATE TABLE idle (
-    process TEXT NOT NULL,
-    queue INTEGER NOT NULL,
-    due_ms INTEGER NOT NULL DEFAULT 0,
-    woken_ms INTEGER NOT NULL DEFAULT 0,
-    no_last_chance INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (process, queue)
-) WITHOUT ROWID;
-CREATE TABLE producers (
-    name TEXT PRIMARY KEY, number INTEGER NOT NULL, part INTEGER NOT NULL, seen_ms INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE results (id TEXT PRIMARY KEY, record BLOB NOT NULL, expires_ms INTEGER) WITHOUT ROWID;
-CREATE INDEX results_expiry ON results (expires_ms) WHERE expires_ms IS NOT NULL;
-CREATE TABLE dead (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    queue INTEGER NOT NULL,
-    level INTEGER NOT NULL,
-    dead_ms INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    detail BLOB,
-    message BLOB NOT NULL
-);
-CREATE INDEX dead_queue ON dead (queue);
-CREATE TABLE missed (id INTEGER PRIMARY KEY, inbox TEXT NOT NULL, missed_ms INTEGER NOT NULL, ids BLOB);
-CREATE INDEX missed_inbox ON missed (inbox);
-"""
+#: what each version of the tables added to the one before
+STEPS = (
+    f"""
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE queues (
+        no INTEGER PRIMARY KEY CHECK (no BETWEEN 1 AND {LAST_QUEUE}),
+        name TEXT NOT NULL UNIQUE,
+        head INTEGER NOT NULL DEFAULT {MIDDLE} CHECK (head > 0),
+        tail INTEGER NOT NULL DEFAULT {MIDDLE} CHECK (tail < {1 << PLACE_BITS})
+    );
+    CREATE TABLE ready (key INTEGER PRIMARY KEY, message BLOB NOT NULL);
+    CREATE TABLE leased (key INTEGER PRIMARY KEY, process TEXT NOT NULL, number INTEGER NOT NULL, message BLOB NOT NULL);
+    CREATE TABLE delayed (
+        id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, due_ms INTEGER NOT NULL, level INTEGER NOT NULL, message BLOB NOT NULL
+    );
+    CREATE INDEX delayed_due ON delayed (queue, due_ms);
+    CREATE TABLE leases (
+        process TEXT NOT NULL,
+        queue INTEGER NOT NULL,
+        beat INTEGER NOT NULL,
+        renewed_ms INTEGER NOT NULL,
+        number INTEGER NOT NULL DEFAULT 0,
+        gone_ms INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (process, queue)
+    ) WITHOUT ROWID;
+    CREATE TABLE idle (
+        process TEXT NOT NULL,
+        queue INTEGER NOT NULL,
+        due_ms INTEGER NOT NULL DEFAULT 0,
+        woken_ms INTEGER NOT NULL DEFAULT 0,
+        no_last_chance INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (process, queue)
+    ) WITHOUT ROWID;
+    CREATE TABLE producers (
+        name TEXT PRIMARY KEY, number INTEGER NOT NULL, part INTEGER NOT NULL, seen_ms INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE results (id TEXT PRIMARY KEY, record BLOB NOT NULL, expires_ms INTEGER) WITHOUT ROWID;
+    CREATE INDEX results_expiry ON results (expires_ms) WHERE expires_ms IS NOT NULL;
+    CREATE TABLE dead (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        queue INTEGER NOT NULL,
+        level INTEGER NOT NULL,
+        dead_ms INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        detail BLOB,
+        message BLOB NOT NULL
+    );
+    CREATE INDEX dead_queue ON dead (queue);
+    CREATE TABLE missed (id INTEGER PRIMARY KEY, inbox TEXT NOT NULL, missed_ms INTEGER NOT NULL, ids BLOB);
+    CREATE INDEX missed_inbox ON missed (inbox);
+    """,
+    """
+    CREATE TABLE joins (
+        no INTEGER PRIMARY KEY,
+        queue TEXT NOT NULL,
+        id TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        added INTEGER NOT NULL DEFAULT 0,
+        missing INTEGER NOT NULL,
+        level INTEGER NOT NULL,
+        delay_ms INTEGER NOT NULL,
+        due_ms INTEGER NOT NULL,
+        body BLOB,
+        ended INTEGER NOT NULL DEFAULT 0,
+        expires_ms INTEGER,
+        UNIQUE (queue, id)
+    );
+    CREATE INDEX joins_expiry ON joins (expires_ms) WHERE expires_ms IS NOT NULL;
+    CREATE TABLE members (
+        joined INTEGER NOT NULL,
+        place INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        record BLOB NOT NULL,
+        failed TEXT,
+        PRIMARY KEY (joined, place, id)
+    ) WITHOUT ROWID;
+    CREATE TABLE buckets (name TEXT PRIMARY KEY, arrival_us INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+)
+#: of the tables; a newer one is refused, an older one is brought up to this in ``create``
+VERSION = len(STEPS)
 
 
 def key_base(queue: int, level: int) -> int:
@@ -105,8 +138,11 @@ def level_of(key: int) -> int:
     return LAST_LEVEL - (key >> PLACE_BITS & 0xF)
 
 
-def check(sql: sqlite3.Connection, path: str) -> bool:
-    """Say whether the tables are there; ImproperlyConfigured if the file is another application's or of a newer fastq."""
+def check(sql: sqlite3.Connection, path: str) -> int:
+    """Return the version of the tables, 0 if there are none.
+
+    Raises ImproperlyConfigured if the file is another application's or of a newer fastq.
+    """
     # First the tables, then whose they are: both come with one commit, which another process may make between the two looks.
     used = sql.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     (application,) = sql.execute("PRAGMA application_id").fetchone()
@@ -117,22 +153,27 @@ def check(sql: sqlite3.Connection, path: str) -> bool:
                 f"{path} was written by a newer fastq (its tables have version {version}, this one knows up to {VERSION}): "
                 "upgrade fastq here too, or name another file."
             )
-        return bool(version)
+        return int(version)
     if application or used:
         raise ImproperlyConfigured(f"{path} is the database of another application: give fastq a file of its own.")
-    return False
+    return 0
 
 
 def create(sql: sqlite3.Connection, path: str) -> None:
-    """Make the tables. Two processes may come here at once: the second finds them."""
+    """Make the tables, or those that this version adds. Two processes may come here at once: the second finds them.
+
+    A process of the older version that has the file open goes on undisturbed: what it knows stays as it is.
+    """
     sql.execute("BEGIN IMMEDIATE")
     try:
-        if not check(sql, path):
-            for statement in TABLES.split(";"):
+        version = check(sql, path)
+        for step in STEPS[version:]:
+            for statement in step.split(";"):
                 sql.execute(statement)
+        if not version:
             sql.execute("INSERT INTO meta VALUES ('identity', ?)", (secrets.token_hex(16),))
             sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            sql.execute(f"PRAGMA user_version = {VERSION}")
+        sql.execute(f"PRAGMA user_version = {VERSION}")
         sql.execute("COMMIT")
     except BaseException:
         sql.rollback()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import results
+from fastq.transports.sqlite import buckets, joins, results
 
 __all__ = ["sweep"]
 
@@ -22,6 +22,8 @@ MISSED_MS = 3_600_000
 def sweep(sql: sqlite3.Connection, now_ms: int, options: TransportOptions) -> None:
     """Drop what nobody can ask for any more."""
     results.expire(sql, now_ms, MOST)
+    joins.expire(sql, now_ms, MOST)
+    buckets.expire(sql, now_ms * 1000, MOST)
     sql.execute("DELETE FROM producers WHERE seen_ms < ?", (now_ms - PRODUCER_MS,))
     sql.execute("DELETE FROM leases WHERE gone_ms BETWEEN 1 AND ?", (now_ms - TOMBSTONE_MS,))
     sql.execute("DELETE FROM missed WHERE missed_ms < ?", (now_ms - MISSED_MS,))

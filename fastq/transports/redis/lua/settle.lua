@@ -1,15 +1,15 @@
 -- Apply one verdict per delivery of a process in one queue, each with its result; tell the inboxes.
 --
 -- KEYS  1 leased:<process>, 2 idle, 3 levels, 4 delayed, 5 dead, 6 dead:messages, 7 to 16 ready lists of levels 0 to 9,
---       17.. one key per group of results
+--       17.. one key per group of results, then those of the effects
 -- ARGV  1 process, 2 prefix of the wake channels, 3 nonce (unique to this call), 4 most dead letters kept,
 --       5 how long dead letters are kept (s), 6 how long a result of its own key is kept, 7 how long a slot (s, 0: for ever),
 --       8 to 11 how many deliveries are DONE, RETURN, RETRY, DEAD; 12 groups of results, 13 inboxes,
---       then the tags in that order,
+--       14 queues and 15 joins that the effects concern, then the tags in that order,
 --       per RETRY: level, delay (ms), message; per DEAD: head (MessagePack), message or '' for the leased one,
 --       per group of results: 'h' (hash) or 's' (string), '1': raise its TTL, how many, owners (which delivery each belongs to,
 --       two bytes each, low byte first, counted from 0), then id and record of each,
---       per inbox: channel, owners, payload
+--       per inbox: channel, owners, payload; then the effects, if there are any
 -- Returns  {indexes of skipped deliveries, counted from 0}
 --
 -- A delivery whose tag is no longer leased is skipped whole. HMGET and HLEN check everything; HDEL, the first write, is allowed
@@ -20,12 +20,13 @@
 -- include: early
 -- include: bury
 -- include: notice
+-- include: effects
 local leased, READY = KEYS[1], 7
 local done, returned, retried, dead = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local groups, inboxes = tonumber(ARGV[12]), tonumber(ARGV[13])
+local effect_queues, effect_joins = tonumber(ARGV[14]), tonumber(ARGV[15])
 local total = done + returned + retried + dead
-local FIRST = 14
-
+local FIRST = 16
 
 -- Where each group of results begins, and whether its key is what it should be: a string where the hash should be must stop
 -- the call before its first write.
@@ -39,6 +40,10 @@ for group = 1, groups do
   at = at + 4 + 2 * tonumber(ARGV[at + 2])
 end
 local inbox_at = at
+local effects_at = at + 3 * inboxes
+if effect_queues + effect_joins > 0 then
+  check_effects(16 + groups, effect_queues, effect_joins, effects_at)
+end
 
 local held, all_held = {}, true
 for from = 0, total - 1, 1000 do
@@ -134,7 +139,8 @@ for group = 1, groups do
       if held[owner + 1] then
         values[#values + 1] = ARGV[first + 2 * k]
         values[#values + 1] = ARGV[first + 2 * k + 1]
-        ids[owner] = ARGV[first + 2 * k]
+        ids[owner] = ids[owner] or {}
+        table.insert(ids[owner], ARGV[first + 2 * k])
       end
     end
     first, last = 1, #values
@@ -169,8 +175,14 @@ for _ = 1, inboxes do
   at = at + 3
 end
 
+local woken = {}
+if effect_queues + effect_joins > 0 then
+  woken = apply_effects(16 + groups, effect_queues, effects_at, held, ARGV[2], ARGV[3])
+end
 if returned + retried > 0 then
-  baton(KEYS[2], ARGV[2], KEYS[3], READY)
+  if not woken[KEYS[2]] then
+    baton(KEYS[2], ARGV[2], KEYS[3], READY)
+  end
   if earliest then
     early(KEYS[2], ARGV[2], earliest)
   end

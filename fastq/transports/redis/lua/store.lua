@@ -26,7 +26,7 @@ for i = 0, count - 1 do
   if old and final(old) then
     all = false
   else
-    ids[i] = id
+    ids[i] = {id}
     written[#written + 1] = id
     written[#written + 1] = record
   end
