@@ -77,7 +77,7 @@ chaos: build
 	FASTQ_CHAOS_ROUNDS=$(ROUNDS) $(PY) -m pytest tests/chaos
 
 docs: build
-	$(PY) -c 'from fastq.config import settings_markdown as page; print(page(), end="")' > docs/settings.md
+	$(PY) -c 'from fastq.settings_page import settings_markdown as page; print(page(), end="")' > docs/settings.md
 
 clean:
 	rm -rf build dist *.egg-info fastq/_core.c fastq/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

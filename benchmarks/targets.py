@@ -29,6 +29,7 @@ from places import RedisPlace, SqlitePlace, command_line, commit
 from rich.console import Console
 from rich.table import Table
 from rows_base import Context, Row
+from rows_canvas import canvas_rows
 from rows_drain import command_rows, drain_rows, embedded_rows, pool_rows, sleep_rows
 from rows_enqueue import bulk_rows, crowd_rows, enqueue_rows
 from rows_idle import growth_rows, idle_rows, memory_rows
@@ -53,6 +54,7 @@ ROWS: Mapping[str, Callable[[Context], Sequence[Row]]] = {
     "commands": command_rows,
     "behind": behind_rows,
     "roundtrip": round_trip_rows,
+    "canvas": canvas_rows,
     "embedded": embedded_rows,
     "idle": idle_rows,
     "memory": memory_rows,

@@ -20,7 +20,8 @@
     │   ├── SoftTimeLimitExceeded   raised inside the task when its soft time limit has passed
     │   ├── TimeLimitExceeded       its hard time limit has passed
     │   ├── MaxRetriesExceededError it asked for one retry too many
-    │   └── ChordError              a member of the chord whose body it is did not succeed
+    │   ├── ChordError              a member of the chord whose body it is did not succeed
+    │   └── IncompleteStream        a walk through results came to one that has not ended
     ├── TaskPredicate               raised by a task to say how it ends instead of returning or failing
     │   ├── Retry                   run it again later
     │   ├── Ignore                  keep no result
@@ -50,6 +51,7 @@ __all__ = [
     "Fenced",
     "Ignore",
     "ImproperlyConfigured",
+    "IncompleteStream",
     "MaxRetriesExceededError",
     "NotRegistered",
     "OperationalError",
@@ -176,6 +178,10 @@ class MaxRetriesExceededError(TaskError):
 
 class ChordError(TaskError):
     """Say that a chord's body did not run because a member of its header did not succeed."""
+
+
+class IncompleteStream(TaskError):
+    """Say that a walk through results came to one that has not ended."""
 
 
 class TaskPredicate(FastQError):

@@ -19,9 +19,11 @@ In a message the option ``flow`` is a map with some of:
     errbacks  [node, ...]                       what is called if it fails for good
     join      [join, member, queue]             whose member the end of this chain is
     joined    [join, queue]                     it is the body: its first argument are the results of this join
+    loaded    true                              those results are among its own arguments already (a retry has changed them)
     args      [[content type, bytes], ...]      arguments in front of those of the body
     errback   [task id, record, message]        it is called because that task failed
     group     [group id, index]                 which group it was sent in
+    inbox     name                              who waits for what comes later, where nobody waits for this task itself
     limits    [soft s, hard s]                  time limits of this call (nil: as the task says)
 
 Follow-ups are effects of the settlement, so they are published once, if and only if the task's end is kept. The value that a task
@@ -32,14 +34,17 @@ to come once, so its size is linear in the length of the workflow; members of a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastq import _core
+from fastq.exceptions import DecodeError
 from fastq.records import Count, Drop, Effects, Opening, Publication, StoredResult
 
 __all__ = [
-    "CHAIN", "CHORD", "GROUP", "LEAF", "Place", "begin", "chain", "chord", "failed", "follows", "group", "ids", "leaf", "succeeded",
+    "CHAIN", "CHORD", "GROUP", "LEAF", "Place", "begin", "chain", "check", "children", "chord", "failed", "follows", "group", "ids",
+    "leaf", "succeeded",
 ]  # fmt: skip
 
 LEAF, GROUP, CHORD, CHAIN = 1, 2, 3, 4
@@ -89,9 +94,61 @@ def chain(nodes: Sequence[bytes]) -> bytes:
     return nodes[0] if len(nodes) == 1 else _packb([CHAIN, list(nodes)])
 
 
+_SHAPES: dict[int, tuple[type | tuple[type, ...], ...]] = {
+    LEAF: (str, str, str, int, str, bytes, bool, (list, type(None)), (dict, type(None)), bool),
+    GROUP: (str, list),
+    CHORD: (str, str, list, bytes),
+    CHAIN: (list,),
+}
+
+
+def _read(node: object) -> tuple[int, list[Any]]:
+    """Return a node's kind and fields; DecodeError for anything else (what a later version adds behind them is left out)."""
+    value = _unpackb(node) if type(node) is bytes else None
+    shape = _SHAPES.get(value[0]) if type(value) is list and value and type(value[0]) is int else None
+    if shape is None or len(value) <= len(shape):
+        raise DecodeError(f"not a node of a workflow: {node!r:.80}")
+    kind, fields = value[0], value[1 : len(shape) + 1]
+    if not all(isinstance(field, types) for field, types in zip(fields, shape, strict=True)):
+        raise DecodeError(f"a field of a workflow's node is of the wrong type: {fields!r:.80}")
+    if kind == LEAF:
+        timing: Any = fields[7]
+        options: Any = fields[8]
+        if timing is not None and (len(timing) != 4 or not all(type(ms) is int for ms in timing)):
+            raise DecodeError(f"the timing of a workflow's node is not four integers: {timing!r:.80}")
+        if options is not None and not isinstance(options.get("flow") or {}, dict):
+            raise DecodeError("the flow of a workflow's node is not a map")
+        if not 0 <= fields[3] <= 9:
+            raise DecodeError(f"the priority of a workflow's node is {fields[3]}, expected 0 to 9")
+    if kind == CHAIN and not fields[0]:
+        raise DecodeError("a chain of a workflow is empty")
+    if kind == CHORD and _read(fields[3])[0] != LEAF:
+        raise DecodeError("the body of a workflow's chord is not one task")
+    return kind, fields
+
+
+def check(flow: Mapping[str, Any]) -> None:
+    """Raise DecodeError unless a message's flow has the form described above; nodes are read when they begin."""
+    for key in ("chain", "links", "errbacks", "args"):
+        if not isinstance(flow.get(key, []), list):
+            raise DecodeError(f"the flow's {key} is not a list")
+    for key, length in (("join", 3), ("joined", 2)):
+        value = flow.get(key)
+        if value is not None and not (isinstance(value, list) and len(value) == length and all(type(v) is str for v in value)):
+            raise DecodeError(f"the flow's {key} is not {length} texts")
+    if not isinstance(flow.get("inbox", ""), str):
+        raise DecodeError("the flow's inbox is not text")
+    for pair in flow.get("args", ()):
+        if not (isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is str and type(pair[1]) is bytes):
+            raise DecodeError("an argument in the flow is not a content type and bytes")
+    for key in ("chain", "links", "errbacks"):
+        if not all(type(node) is bytes for node in flow.get(key, ())):
+            raise DecodeError(f"a node among the flow's {key} is not bytes")
+
+
 def ids(node: bytes) -> Iterator[tuple[str, bool]]:
     """Yield every task of a node: its id, and whether the sender may wait for it."""
-    kind, *fields = _unpackb(node)
+    kind, fields = _read(node)
     if kind == LEAF:
         yield fields[0], fields[9]
     elif kind == GROUP:
@@ -104,6 +161,26 @@ def ids(node: bytes) -> Iterator[tuple[str, bool]]:
     else:
         for part in fields[0]:
             yield from ids(part)
+
+
+def children(flow: Mapping[str, Any] | None) -> list[Any]:
+    """Return what a task's success starts, as ``as_tuple`` of their results has it: [[id, parent], members or None] each."""
+    if flow is None:
+        return []
+    rest = flow.get("chain")
+    return [_tuple(node) for node in (*flow.get("links", ()), *(rest[-1:] if rest else ()))]
+
+
+def _tuple(node: bytes) -> list[Any]:
+    kind, fields = _read(node)
+    if kind == LEAF:
+        return [[fields[0], None], None]
+    if kind == CHAIN:
+        return _tuple(fields[0][0])
+    if kind == GROUP:
+        return [[fields[0], None], [_tuple(member) for member in fields[1]]]
+    join, _queue, members, body = fields
+    return [[_unpackb(body)[1], [[join, None], [_tuple(member) for member in members]]], None]
 
 
 # --- starting a node ---
@@ -145,7 +222,7 @@ def begin(node: bytes, place: Place) -> Effects:
 
 
 def _begin(node: bytes, place: Place, started: _Started) -> None:
-    kind, *fields = _unpackb(node)
+    kind, fields = _read(node)
     if kind == LEAF:
         started.publications.append(_publication(fields, place))
     elif kind == CHAIN:
@@ -153,7 +230,8 @@ def _begin(node: bytes, place: Place, started: _Started) -> None:
         _begin(first, replace(place, rest=[*place.rest, *reversed(others)]), started)
     elif kind == GROUP:
         id, members = fields
-        assert not place.rest and place.join is None, "a group with something behind it was sent as a chord"
+        if place.rest or place.join is not None:
+            raise DecodeError("a group with something behind it must be sent as a chord")
         for index, member in enumerate(members):
             _begin(member, replace(place, group=(id, index)), started)
     else:
@@ -162,7 +240,7 @@ def _begin(node: bytes, place: Place, started: _Started) -> None:
             empty = replace(place, args=[("application/x-msgpack", b"\x90")])
             _begin(body, empty, started)
             return
-        body_fields = _unpackb(body)[1:]
+        body_fields = _read(body)[1]
         started.openings.append(
             Opening(join, len(members), _publication(body_fields, replace(place, args=(), errback=None, joined=(join, queue))))
         )
@@ -180,8 +258,12 @@ def _publication(fields: Sequence[Any], place: Place) -> Publication:
         flow["chain"] = list(place.rest)
     for key in ("join", "joined", "errback", "group"):
         value = getattr(place, key)
-        if value is not None:
+        # an immutable errback is told nothing, as an immutable callback is
+        if value is not None and not (immutable and key == "errback"):
             flow[key] = list(value)
+    inbox = place.inbox if waited and place.inbox else None
+    if place.inbox and inbox is None and (place.rest or "links" in flow or "errbacks" in flow):
+        flow["inbox"] = place.inbox
     if flow:
         options["flow"] = flow
     if place.root_id is not None:
@@ -193,7 +275,6 @@ def _publication(fields: Sequence[Any], place: Place) -> Publication:
     if delay_ms or due_ms:
         options["eta_ms"] = due_ms or now_ms + delay_ms
     expires_ms = expires_at_ms or (now_ms + expires_after_ms if expires_after_ms else None)
-    inbox = place.inbox if waited and place.inbox else None
     message = _core.encode(id, name, content_type, body, now_ms, expires_ms, 0, inbox, options or None)
     return Publication(queue, message, level, delay_ms, due_ms)
 
@@ -229,27 +310,32 @@ def succeeded(d: _core.Delivery, value: Encoded, record: bytes, now_ms: int) -> 
     return Effects(openings=started.openings, publications=started.publications, counts=counts, drops=drops)
 
 
-def failed(d: _core.Delivery, record: bytes, now_ms: int, *, errbacks: bool = True) -> Effects | None:
+def failed(
+    d: _core.Delivery, record: bytes, now_ms: int, *, errbacks: bool = True, keep_s: int = KEEP_S
+) -> Effects | None:
     """Return what follows a task that has ended in any other way; ``record`` is its result record, whether it is stored or not.
 
-    What was to come after it cannot run: those tasks have the same end. A join hears of it.
+    What was to come after it cannot run: those tasks have the same end. A join hears of it; one whose body this is goes after
+    ``keep_s``.
     """
     flow = d.flow
     if flow is None:
         return None
     started = _Started()
     place = _after(d, now_ms)
-    results = [
-        StoredResult(id, record, d.inbox if waited else "") for node in reversed(flow.get("chain", ())) for id, waited in ids(node)
-    ]
+    results: list[StoredResult] = []
+    for node in reversed(flow.get("chain", ())):
+        with suppress(DecodeError):  # damaged: who it was for cannot be told
+            results.extend([StoredResult(id, record, place.inbox if waited else "") for id, waited in ids(node)])
     join = flow.get("join")
     counts = [_count(join, d.id, record, failed=True)] if join else []
     if errbacks:
         message = _core.remark(d.message, 0)
         for errback in flow.get("errbacks", ()):
-            _begin(errback, replace(place, errback=(d.id, record, message)), started)
+            with suppress(DecodeError):
+                _begin(errback, replace(place, errback=(d.id, record, message)), started)
     joined = flow.get("joined")
-    drops = [Drop(joined[1], joined[0], KEEP_S)] if joined else []
+    drops = [Drop(joined[1], joined[0], keep_s)] if joined else []
     return Effects(
         openings=started.openings, publications=started.publications, counts=counts, drops=drops, results=results
     )
@@ -257,7 +343,8 @@ def failed(d: _core.Delivery, record: bytes, now_ms: int, *, errbacks: bool = Tr
 
 def _after(d: _core.Delivery, now_ms: int) -> Place:
     root_id = (d.options or {}).get("root_id") or d.id
-    return Place(now_ms, inbox=d.inbox, root_id=root_id, parent_id=d.id)
+    inbox = d.inbox or (d.flow or {}).get("inbox") or ""
+    return Place(now_ms, inbox=inbox, root_id=root_id, parent_id=d.id)
 
 
 def _count(join: Sequence[str], task_id: str, record: bytes, *, failed: bool) -> Count:

@@ -36,7 +36,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastq.exceptions import OperationalError
-from fastq.records import Publication
+from fastq.records import Opening, Publication
 
 if TYPE_CHECKING:
     import asyncio
@@ -92,10 +92,14 @@ _DEFAULT = RetryPolicy()
 class _Ticket:
     """What one caller has queued."""
 
-    __slots__ = ("done", "error", "holds", "ids", "lead", "policy", "publications", "wait", "wake")
+    __slots__ = ("done", "error", "holds", "ids", "lead", "openings", "policy", "publications", "wait", "wake")
 
-    def __init__(self, publications: Sequence[Publication], ids: Sequence[str], policy: RetryPolicy) -> None:
+    def __init__(
+        self, publications: Sequence[Publication], ids: Sequence[str], policy: RetryPolicy, openings: Sequence[Opening] = ()
+    ) -> None:
         self.publications = publications
+        #: joins that members among the publications count for
+        self.openings = openings
         self.ids = ids
         self.policy = policy
         self.done = False
@@ -118,9 +122,14 @@ class _LoopTicket(_Ticket):
     __slots__ = ("future", "loop")
 
     def __init__(
-        self, publications: Sequence[Publication], ids: Sequence[str], policy: RetryPolicy, loop: asyncio.AbstractEventLoop
+        self,
+        publications: Sequence[Publication],
+        ids: Sequence[str],
+        policy: RetryPolicy,
+        openings: Sequence[Opening],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(publications, ids, policy)
+        super().__init__(publications, ids, policy, openings)
         self.loop = loop
         self.future: asyncio.Future[None] = loop.create_future()
 
@@ -230,10 +239,15 @@ class Producer:
 
     # --- publishing ---
 
-    def publish(self, publications: Sequence[Publication], ids: Sequence[str], policy: RetryPolicy) -> None:
-        """Return when the broker has the messages. OperationalError: unknown whether kept, with the ids."""
+    def publish(
+        self, publications: Sequence[Publication], ids: Sequence[str], policy: RetryPolicy, openings: Sequence[Opening] = ()
+    ) -> None:
+        """Return when the broker has the messages. OperationalError: unknown whether kept, with the ids.
+
+        ``openings``: joins that members among the messages count for; they are opened in the same numbered call.
+        """
         lane = self._lane_ or self._lane()
-        ticket = _Ticket(publications, ids, policy)
+        ticket = _Ticket(publications, ids, policy, openings)
         led = alone = False
         try:
             with lane.lock:
@@ -299,7 +313,7 @@ class Producer:
             policy = queue[0].policy
             while queue:
                 ticket = queue[0]
-                size += len(ticket.publications)
+                size += len(ticket.publications) + len(ticket.openings)
                 if batch and (size > MAX_BATCH or (ticket.policy is not policy and ticket.policy != policy)):
                     break
                 batch.append(queue.popleft())
@@ -316,12 +330,14 @@ class Producer:
         try:
             if len(batch) == 1:
                 messages = batch[0].publications
+                openings = batch[0].openings
             else:
                 messages = [publication for ticket in batch for publication in ticket.publications]
+                openings = [opening for ticket in batch for opening in ticket.openings]
             attempt = 0
             while True:
                 try:
-                    self._send(lane, number, messages)
+                    self._send(lane, number, messages, openings)
                     break
                 except OperationalError as exc:
                     attempt += 1
@@ -355,11 +371,13 @@ class Producer:
                 own.done = True
             raise
 
-    def _send(self, lane: _Lane, number: int, messages: Sequence[Publication]) -> None:
+    def _send(self, lane: _Lane, number: int, messages: Sequence[Publication], openings: Sequence[Opening]) -> None:
         broker = lane.broker
         if broker is None:
             broker = lane.broker = self._open_broker()
-        if messages:
+        if openings:
+            broker.publish(lane.name, number, messages, openings)
+        elif messages:
             broker.publish(lane.name, number, messages)
         lane.offset_ms = broker.now_ms() - int(time.time() * 1000)
 
@@ -435,12 +453,14 @@ class Producer:
 
     # --- event loops ---
 
-    async def apublish(self, publications: Sequence[Publication], ids: Sequence[str], policy: RetryPolicy) -> None:
+    async def apublish(
+        self, publications: Sequence[Publication], ids: Sequence[str], policy: RetryPolicy, openings: Sequence[Opening] = ()
+    ) -> None:
         """The same from an event loop, any of several."""
         import asyncio  # lazy: only where an event loop runs already
 
         lane = self._lane_ or self._lane()
-        ticket = _LoopTicket(publications, ids, policy, asyncio.get_running_loop())
+        ticket = _LoopTicket(publications, ids, policy, openings, asyncio.get_running_loop())
         with lane.lock:
             lane.queue.append(ticket)
             start = not lane.leading

@@ -1,8 +1,10 @@
 """Exceptions across the wire: what raised in a worker is raised again where the result is read.
 
-A FAILURE's body is a map: ``type`` (qualified name), ``module``, ``args``, ``text`` (what ``str`` gave), ``state`` (attributes,
-nil if none). Reading one runs no code of the application: the class is taken only from a module that is imported already, only
-if it is an exception class, and its ``__init__`` is not called when it is Python code; everything else becomes a ``RemoteError``.
+The body of a FAILURE, REVOKED or RETRY is a map: ``type`` (qualified name), ``module``, ``args``, ``text`` (what ``str`` gave),
+``state`` (attributes, nil if none). Reading one runs no code of the application: the class is taken only from a module that is
+imported already, and its ``__init__`` is not called when it is Python code. Where there is no such class here a ``RemoteError`` of
+its name stands in, where it cannot be made again an ``UnpickleableExceptionWrapper``; a name that is no exception class is refused
+with ``SecurityError``.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ import traceback as tracebacks
 from types import FunctionType, TracebackType
 from typing import Any
 
-from fastq.exceptions import EncodeError, FastQError, RemoteError
+from fastq.exceptions import EncodeError, FastQError, RemoteError, SecurityError, UnpickleableExceptionWrapper
 from fastq.serialization import Serializers
 
-__all__ = ["RemoteTraceback", "decode_exception", "encode_exception", "format_traceback"]
+__all__ = ["RemoteTraceback", "decode_exception", "decode_failure", "encode_exception", "format_traceback"]
 
 #: longer texts are cut in the middle: a traceback is read by people
 MAX_TRACEBACK_CHARS = 64_000
@@ -90,11 +92,25 @@ def decode_exception(content_type: str, body: bytes, traceback_text: str | None,
 
     Raises ContentDisallowed or DecodeError if the body may not or cannot be read.
     """
+    found = decode_failure(content_type, body, traceback_text, serializers)
+    return found if isinstance(found, Exception) else stand_in_for(found)
+
+
+def decode_failure(content_type: str, body: bytes, traceback_text: str | None, serializers: Serializers) -> Any:
+    """``decode_exception``, but what is not written as an exception is returned as it is: a state such as FAILURE may have been
+    stored by hand, with anything."""
     wire = serializers.loads_result(content_type, body)
-    exc = _revive(wire) if isinstance(wire, dict) else RemoteError(_clip(repr_safe(wire)))
+    if not (isinstance(wire, dict) and wire.keys() >= {"type", "module", "args"}):
+        return wire
+    exc = _revive(wire)
     if traceback_text:
         exc.__cause__ = RemoteTraceback(traceback_text)
     return exc
+
+
+def stand_in_for(value: object) -> RemoteError:
+    """Return what is raised where a failure was stored with something that is no exception."""
+    return RemoteError(_clip(repr_safe(value)))
 
 
 def _revive(wire: dict[str, Any]) -> Exception:
@@ -105,18 +121,18 @@ def _revive(wire: dict[str, Any]) -> Exception:
     state = wire.get("state")
     cls = _resolve(module, name)
     if cls is None:
-        return _stand_in(module, name, text, args)
+        return _stand_in(RemoteError, module, name, text, args)
     if not (isinstance(cls, type) and issubclass(cls, BaseException)):
-        return RemoteError(f"refused: the failure names {module}.{name}, which is not an exception class (text: {_clip(text)})")
+        return SecurityError(f"refused: the failure names {module}.{name}, which is not an exception class (text: {_clip(text)})")
     if not issubclass(cls, Exception):  # SystemExit, KeyboardInterrupt, CancelledError: raising these here would end the reader
-        return _stand_in(module, name, text, args)
+        return _stand_in(RemoteError, module, name, text, args)
     try:
         exc = _build(cls, args)
         if isinstance(state, dict):
             exc.__dict__.update(state)
         str(exc)
     except Exception:  # a class that cannot be built from its arguments must not hide the failure it reports
-        return _stand_in(module, name, text, args)
+        return _stand_in(UnpickleableExceptionWrapper, module, name, text, args)
     return exc
 
 
@@ -152,20 +168,31 @@ def _is_python(function: object) -> bool:
     return isinstance(function, FunctionType | staticmethod | classmethod)
 
 
-def _stand_in(module: str, name: str, text: str, args: tuple[Any, ...]) -> RemoteError:
-    short = name.rpartition(".")[2] or "RemoteError"
+def _stand_in(base: type[RemoteError], module: str, name: str, text: str, args: tuple[Any, ...]) -> RemoteError:
+    """Return an exception of a class of that name, made for it; ``exc_module``, ``exc_cls_name``, ``exc_args`` say what it was."""
+    # a class' name holds neither zeros nor half characters, whatever came over the wire
+    short = name.rpartition(".")[2].replace("\0", "?").encode("utf-8", "replace").decode() or "RemoteError"
     cls = type(
         short,
-        (RemoteError,),
-        {"__module__": module, "__qualname__": name, "remote_class": (module, name), "__str__": _stand_in_text},
-    )
+        (base,),
+        {
+            "__module__": module, "__qualname__": name, "__str__": _stand_in_text, "__reduce__": _stand_in_reduced,
+            "remote_class": (module, name), "exc_module": module, "exc_cls_name": name,
+        },
+    )  # fmt: skip
     exc: RemoteError = cls(*args)
-    exc.__dict__["_text"] = text
+    exc.__dict__.update(_base=base, _text=text, exc_args=args)
     return exc
 
 
 def _stand_in_text(self: RemoteError) -> str:
     return str(self.__dict__.get("_text", ""))
+
+
+def _stand_in_reduced(self: RemoteError) -> Any:
+    kept = self.__dict__
+    module, name = type(self).remote_class  # type: ignore[attr-defined]
+    return _stand_in, (kept["_base"], module, name, kept["_text"], self.args)
 
 
 def repr_safe(value: object) -> str:

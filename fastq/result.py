@@ -1,85 +1,104 @@
-"""What became of a task: AsyncResult for one, ResultSet for many."""
+"""What became of a task: AsyncResult.
+
+Many results at once are in ``results.py``, results without a backend in ``eager_result.py``, their relations (parents, children,
+tuples) in ``result_tree.py``. Their names are here too.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+import importlib
+import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fastq import _core, states
+from fastq.blocking import allow_join_result, assert_will_not_block, denied_join_result
 from fastq.exceptions import TaskRevokedError, TimeoutError
-from fastq.remote import decode_exception
-from fastq.running import current
+from fastq.kin import Kin
+from fastq.remote import decode_failure, stand_in_for
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
+    from fastq.eager_result import EagerResult
+    from fastq.result_tree import result_from_tuple
+    from fastq.results import GroupResult, ResultSet
     from fastq.store import ResultStore
 
-__all__ = ["AsyncResult", "ResultSet", "allow_join_result", "denied_join_result"]
+__all__ = [
+    "AsyncResult",
+    "EagerResult",
+    "GroupResult",
+    "ResultSet",
+    "allow_join_result",
+    "assert_will_not_block",
+    "denied_join_result",
+    "result_from_tuple",
+]
 
 R = TypeVar("R")
 
+logger = logging.getLogger("fastq.result")
+
 _READY = states.READY_STATES
-_Meta = tuple[str, str, bytes, str | None, int, dict[str, Any] | None]
+Meta = tuple[str, str, bytes, str | None, int, dict[str, Any] | None]
 
-#: whether waiting inside a task is allowed here
-_join_allowed: ContextVar[bool] = ContextVar("fastq_join_allowed", default=False)
-
-
-@contextmanager
-def allow_join_result() -> Iterator[None]:
-    """Allow ``get()`` inside a task. It can deadlock when every slot waits for tasks that need a slot."""
-    token = _join_allowed.set(True)
-    try:
-        yield
-    finally:
-        _join_allowed.reset(token)
+#: names of this module that live in another
+_ELSEWHERE = {
+    "EagerResult": "fastq.eager_result",
+    "GroupResult": "fastq.results",
+    "ResultSet": "fastq.results",
+    "result_from_tuple": "fastq.result_tree",
+}
 
 
-@contextmanager
-def denied_join_result() -> Iterator[None]:
-    """Forbid ``get()`` inside a task again."""
-    token = _join_allowed.set(False)
-    try:
-        yield
-    finally:
-        _join_allowed.reset(token)
+def __getattr__(name: str) -> Any:
+    module = _ELSEWHERE.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # lazy: these modules import this one
+    value = globals()[name] = getattr(importlib.import_module(module), name)
+    return value
 
 
-def _refuse_in_task() -> None:
-    if current.get() is not None and not _join_allowed.get():
-        raise RuntimeError(
-            "Never call result.get() within a task! When every slot waits for a task that needs a slot, none ever ends. "
-            "If that cannot happen here, pass disable_sync_subtasks=False or wait inside `with allow_join_result():`."
-        )
-
-
-class AsyncResult(Generic[R]):
+class AsyncResult(Kin, Generic[R]):
     """The result of one task, known by its id.
 
     Made by ``delay`` and its kin, or from an id anywhere: ``app.AsyncResult(id)``. Nothing is read before it is asked for; a final
     record is read once and kept.
     """
 
-    __slots__ = ("__weakref__", "_app", "_error", "_meta", "_value", "epoch", "id", "ignored")
+    __slots__ = ("__weakref__", "_app", "_error", "_meta", "_then", "_value", "epoch", "id", "ignored", "parent")
+
+    #: False: it lives here only
+    is_stored = True
 
     id: str
     #: True: the task was sent with its result ignored; ``get()`` is None at once
     ignored: bool
+    #: what came before it in its chain, or the group whose results it is called with
+    parent: AsyncResult[Any] | GroupResult[Any] | None
     #: for the waiter: when it was sent; -1: not by this process
     epoch: int
-    _meta: _Meta | None
-    _value: tuple[_Meta, Any]
+    _meta: Meta | None
+    _value: tuple[Meta, Any]
+    #: what ``then`` was told, as long as there is something
+    _then: list[tuple[Callable[[Any], object], Callable[[Exception], object] | None]]
 
-    def __init__(self, id: str, app: FastQ | None = None, *, ignored: bool = False) -> None:
+    def __init__(
+        self,
+        id: str,
+        app: FastQ | None = None,
+        *,
+        parent: AsyncResult[Any] | GroupResult[Any] | None = None,
+        ignored: bool = False,
+    ) -> None:
         if not isinstance(id, str):
             raise TypeError(f"a task id is text, not {type(id).__name__}")
         self.id = id
         self._app = app
         self._meta = None
+        self.parent = parent
         self.ignored = ignored
         self.epoch = -1
 
@@ -96,7 +115,7 @@ class AsyncResult(Generic[R]):
         return self.id
 
     @property
-    def _store(self) -> ResultStore:
+    def backend(self) -> ResultStore:
         return self.app.backend
 
     # --- what the waiter calls ---
@@ -114,6 +133,17 @@ class AsyncResult(Generic[R]):
         self._meta = meta = _core.decode_result(record)
         return meta[0] in _READY
 
+    @property
+    def known_state(self) -> str:
+        """Return the state as far as it is known here; asks nobody."""
+        if self.ignored:
+            return states.SUCCESS
+        return states.PENDING if self._meta is None else self._meta[0]
+
+    def drop(self) -> None:
+        """Forget what is known here."""
+        self._meta = None
+
     # --- waiting ---
 
     def get(
@@ -121,8 +151,10 @@ class AsyncResult(Generic[R]):
         timeout: float | None = None,
         propagate: bool = True,
         interval: float = 0.5,
-        *,
+        no_ack: bool = True,
+        follow_parents: bool = True,
         callback: Callable[[str, Any], object] | None = None,
+        on_message: Callable[[dict[str, Any]], object] | None = None,
         on_interval: Callable[[], object] | None = None,
         disable_sync_subtasks: bool = True,
     ) -> R:
@@ -130,19 +162,28 @@ class AsyncResult(Generic[R]):
 
         Raises what the task raised (with ``propagate``; otherwise that exception is returned), and TimeoutError after ``timeout``
         seconds (None: wait for ever). ``callback(id, value)`` is called with the value; ``on_interval()`` about every ``interval``
-        seconds while waiting.
+        seconds while waiting; ``on_message(meta)`` with what ``backend.get_task_meta`` gives, whenever another state is seen at
+        such an interval, and at the end.
+
+        ``no_ack`` and ``follow_parents`` are Celery's: the first means nothing here, the second is always so (the failure of a task
+        in a chain is the result of all that were to come after it).
         """
         if self.ignored:
             return None  # type: ignore[return-value]
         if not self.arrived():
             if disable_sync_subtasks:
-                _refuse_in_task()
-            if on_interval is None:
-                self._store.waiter.wait((self,), timeout)
+                assert_will_not_block()
+            if on_interval is None and on_message is None:
+                self.backend.waiter.wait((self,), timeout)
             else:
-                _wait_in_steps(self._store, (self,), timeout, interval, on_interval)
+                from fastq.arrivals import arrivals  # lazy: most waits need no more than the lines above
+
+                for _ in arrivals((self,), timeout, interval, on_interval, on_message):
+                    pass
             if not self.arrived():
                 raise TimeoutError
+        elif on_message is not None:
+            on_message(self.known_meta())
         return self._outcome(propagate, callback)
 
     wait = get
@@ -160,8 +201,8 @@ class AsyncResult(Generic[R]):
             return None  # type: ignore[return-value]
         if not self.arrived():
             if disable_sync_subtasks:
-                _refuse_in_task()
-            await self._store.waiter.await_((self,), timeout)
+                assert_will_not_block()
+            await self.backend.waiter.await_((self,), timeout)
             if not self.arrived():
                 raise TimeoutError
         return self._outcome(propagate, callback)
@@ -176,7 +217,9 @@ class AsyncResult(Generic[R]):
 
     def _raise(self, value: object) -> None:
         meta = self._meta
-        if meta is not None and meta[0] in states.PROPAGATE_STATES and isinstance(value, BaseException):
+        if meta is not None and meta[0] in states.PROPAGATE_STATES:
+            if not isinstance(value, BaseException):  # stored by hand
+                raise stand_in_for(value)
             # a second get() of one result raises the same object: without the frames of the first
             raise value.with_traceback(None)
 
@@ -196,18 +239,54 @@ class AsyncResult(Generic[R]):
         self._value = (meta, value)
         return value
 
+    def then(
+        self,
+        callback: Callable[[AsyncResult[R]], object],
+        on_error: Callable[[Exception], object] | None = None,
+        weak: bool = False,
+    ) -> None:
+        """Call ``callback(result)`` when the task has ended, in whatever state: now, or while somebody in this process waits for
+        results (any of this application's).
+
+        What the callback raises is given to ``on_error``, else logged.
+        """
+        try:
+            self._then.append((callback, on_error))
+        except AttributeError:
+            self._then = [(callback, on_error)]
+        if not self.arrived():
+            self.backend.waiter.watch(self)
+        if self.arrived():
+            self.fire()
+
+    def fire(self) -> None:
+        """Call what ``then`` was told, once; the waiter does when the record has come."""
+        try:
+            told = self._then
+            del self._then
+        except AttributeError:  # nothing to do, or another thread does it
+            return
+        for callback, on_error in told:
+            try:
+                callback(self)
+            except Exception as exc:  # the caller waits for something else perhaps: it is not disturbed
+                if on_error is None:
+                    logger.exception("A callback of result %s raised", self.id)
+                else:
+                    on_error(exc)
+
     # --- looking ---
 
-    def _look(self) -> _Meta | None:
+    def _look(self) -> Meta | None:
         if not self.arrived():
-            record = self._store.records((self.id,))[0]
-            if record is not None:
-                self.deliver(record)
+            record = self.backend.records((self.id,))[0]
+            if record is not None and self.deliver(record):
+                self.fire()
         return self._meta
 
     @property
     def state(self) -> str:
-        """Return PENDING (also: unknown), STARTED, SUCCESS, FAILURE, REVOKED, or what ``update_state`` stored."""
+        """Return PENDING (also: unknown), STARTED, RETRY, SUCCESS, FAILURE, REVOKED, or what ``update_state`` stored."""
         meta = self._look()
         return states.PENDING if meta is None else meta[0]
 
@@ -217,7 +296,8 @@ class AsyncResult(Generic[R]):
 
     @property
     def result(self) -> R | Any:
-        """Return the return value, the exception, or the meta of a custom state; None while there is nothing."""
+        """Return the return value, the exception (also the one a retry is for), or the meta of a custom state; None while there
+        is nothing."""
         self._look()
         return self._decoded()
 
@@ -234,8 +314,7 @@ class AsyncResult(Generic[R]):
     @property
     def date_done(self) -> datetime | None:
         """Return when the task ended, in UTC."""
-        meta = self._look()
-        return datetime.fromtimestamp(meta[4] / 1000, UTC) if meta is not None and meta[0] in _READY else None
+        return _moment(self._look())
 
     def ready(self) -> bool:
         """Say whether the task has ended."""
@@ -249,6 +328,10 @@ class AsyncResult(Generic[R]):
         """Say whether the task has failed."""
         return self.state == states.FAILURE
 
+    def exists(self) -> bool:
+        """Say whether there is a record now: PENDING alone does not tell a task that waits from one that never was."""
+        return self.backend.records((self.id,))[0] is not None
+
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], object] | None = None) -> Any:
         """Raise if the task has failed, else return what there is; never waits."""
         self._look()
@@ -256,10 +339,66 @@ class AsyncResult(Generic[R]):
 
     maybe_reraise = maybe_throw
 
+    def throw(self, exc: BaseException, tb: Any = None) -> None:
+        """Raise an exception as ``get`` would."""
+        raise exc.with_traceback(tb)
+
     def forget(self) -> None:
-        """Delete the stored result."""
-        self._store.forget((self.id,))
+        """Delete the stored result, and those of its parents."""
         self._meta = None
+        if self.parent is not None:
+            self.parent.forget()
+        self.backend.forget((self.id,))
+
+    # --- what result_extended stores ---
+
+    def _noted(self, key: str) -> Any:
+        meta = self._look()
+        return meta[5].get(key) if meta is not None and meta[5] else None
+
+    @property
+    def name(self) -> str | None:
+        """Return the task's name. Like the five below it None unless ``result_extended`` is on and the task has begun."""
+        return self._noted("name")  # type: ignore[no-any-return]
+
+    @property
+    def args(self) -> Any:
+        return self._noted("args")
+
+    @property
+    def kwargs(self) -> Any:
+        return self._noted("kwargs")
+
+    @property
+    def worker(self) -> str | None:
+        return self._noted("worker")  # type: ignore[no-any-return]
+
+    @property
+    def retries(self) -> int | None:
+        return self._noted("retries")  # type: ignore[no-any-return]
+
+    @property
+    def queue(self) -> str | None:
+        return self._noted("queue")  # type: ignore[no-any-return]
+
+    def _get_task_meta(self) -> dict[str, Any]:
+        self._look()
+        return self.known_meta()
+
+    def known_meta(self) -> dict[str, Any]:
+        """Return what is known here as ``backend.get_task_meta`` does; asks nobody."""
+        meta = self._meta
+        found: dict[str, Any] = {
+            "status": self.known_state,
+            "result": self._decoded(),
+            "traceback": meta[3] or None if meta is not None else None,
+            "date_done": _moment(meta),
+            "children": self.known_children() or [],
+            "task_id": self.id,
+        }
+        if meta is not None and meta[5]:
+            found.update((key, value) for key, value in meta[5].items() if key != "children")
+        return found
 
     # ---
 
@@ -278,230 +417,24 @@ class AsyncResult(Generic[R]):
         return hash(self.id)
 
     def __copy__(self) -> AsyncResult[R]:
-        return AsyncResult(self.id, self._app, ignored=self.ignored)
+        return AsyncResult(self.id, self._app, parent=self.parent, ignored=self.ignored)
 
     def __reduce__(self) -> Any:
-        return _unpickle, (self.id, self.ignored)
+        return _unpickle, (self.id, self.ignored, self.parent)
 
 
-def _unpickle(id: str, ignored: bool) -> AsyncResult[Any]:
-    return AsyncResult(id, ignored=ignored)
+def _unpickle(id: str, ignored: bool, parent: Any = None) -> AsyncResult[Any]:
+    return AsyncResult(id, ignored=ignored, parent=parent)
 
 
-def _value(app: FastQ, meta: _Meta) -> Any:
+def _moment(meta: Meta | None) -> datetime | None:
+    return datetime.fromtimestamp(meta[4] / 1000, UTC) if meta is not None and meta[0] in _READY else None
+
+
+def _value(app: FastQ, meta: Meta) -> Any:
     state, content_type, body, traceback, _, _ = meta
-    if state in states.PROPAGATE_STATES:
+    if state in states.EXCEPTION_STATES:
         if not body:
             return TaskRevokedError("revoked") if state == states.REVOKED else None
-        return decode_exception(content_type, body, traceback, app.serializers)
+        return decode_failure(content_type, body, traceback, app.serializers)
     return app.serializers.loads_result(content_type, body) if body else None
-
-
-def _wait_in_steps(
-    store: ResultStore,
-    results: Sequence[AsyncResult[Any]],
-    timeout: float | None,
-    interval: float,
-    on_interval: Callable[[], object],
-) -> None:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        step = interval if deadline is None else min(interval, max(0.0, deadline - time.monotonic()))
-        store.waiter.wait(results, step)
-        if all(result.arrived() for result in results) or (deadline is not None and time.monotonic() >= deadline):
-            return
-        on_interval()
-
-
-class ResultSet(Sequence[AsyncResult[R]]):
-    """Results of many tasks, in the order in which the tasks were sent. Reads and waits for all of them at once."""
-
-    def __init__(self, results: Iterable[AsyncResult[R]] = (), app: FastQ | None = None) -> None:
-        self.results: list[AsyncResult[R]] = list(results)
-        self._app = app
-
-    @property
-    def app(self) -> FastQ:
-        if self._app is None:
-            from fastq.shared import get_current_app  # lazy: shared imports app, which imports this module
-
-            self._app = self.results[0].app if self.results else get_current_app()
-        return self._app
-
-    # --- a sequence of results ---
-
-    def __len__(self) -> int:
-        return len(self.results)
-
-    def __iter__(self) -> Iterator[AsyncResult[R]]:
-        return iter(self.results)
-
-    @overload
-    def __getitem__(self, index: int) -> AsyncResult[R]: ...
-    @overload
-    def __getitem__(self, index: slice) -> ResultSet[R]: ...
-    def __getitem__(self, index: int | slice) -> AsyncResult[R] | ResultSet[R]:
-        if isinstance(index, slice):
-            return ResultSet(self.results[index], self._app)
-        return self.results[index]
-
-    def __eq__(self, other: object) -> bool:
-        return other.results == self.results if isinstance(other, ResultSet) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        shown = ", ".join(result.id for result in self.results[:3])
-        return f"<{type(self).__name__}: {len(self.results)} [{shown}{', ...' if len(self.results) > 3 else ''}]>"
-
-    def add(self, result: AsyncResult[R]) -> None:
-        """Add a result that is not in it yet."""
-        if result not in self.results:
-            self.results.append(result)
-
-    # --- waiting ---
-
-    def get(
-        self,
-        timeout: float | None = None,
-        propagate: bool = True,
-        interval: float = 0.5,
-        *,
-        callback: Callable[[str, Any], object] | None = None,
-        on_interval: Callable[[], object] | None = None,
-        disable_sync_subtasks: bool = True,
-    ) -> list[R]:
-        """Wait for all and return their values in order; the first failure in order is raised (``propagate``), or each stands
-        in its place.
-
-        TimeoutError after ``timeout`` seconds for all together.
-        """
-        waiting = self._waiting()
-        if waiting:
-            if disable_sync_subtasks:
-                _refuse_in_task()
-            store = self.app.backend
-            if on_interval is None:
-                store.waiter.wait(waiting, timeout)
-            else:
-                _wait_in_steps(store, waiting, timeout, interval, on_interval)
-        return self._values(propagate, callback)
-
-    join = get
-
-    async def aget(
-        self,
-        timeout: float | None = None,
-        propagate: bool = True,
-        *,
-        callback: Callable[[str, Any], object] | None = None,
-        disable_sync_subtasks: bool = True,
-    ) -> list[R]:
-        """``get`` for an event loop."""
-        waiting = self._waiting()
-        if waiting:
-            if disable_sync_subtasks:
-                _refuse_in_task()
-            await self.app.backend.waiter.await_(waiting, timeout)
-        return self._values(propagate, callback)
-
-    ajoin = aget
-
-    def iter_completed(self, timeout: float | None = None, *, disable_sync_subtasks: bool = True) -> Iterator[AsyncResult[R]]:
-        """Yield each result when it has come, those that are there first; TimeoutError if that takes longer for all together."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pending: dict[int, AsyncResult[R]] = {}
-        for result in self.results:
-            if result.ignored or result.arrived():
-                yield result
-            else:
-                pending[id(result)] = result
-        if pending and disable_sync_subtasks:
-            _refuse_in_task()
-        while pending:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            came = self.app.backend.waiter.wait(pending.values(), left, first=True)
-            # what arrived on another caller's account is here too
-            ready = [result for result in (came or pending.values()) if isinstance(result, AsyncResult) and result.arrived()]
-            if not ready:
-                raise TimeoutError
-            for result in ready:
-                if pending.pop(id(result), None) is not None:
-                    yield result
-
-    as_completed = iter_completed
-
-    async def aiter_completed(
-        self, timeout: float | None = None, *, disable_sync_subtasks: bool = True
-    ) -> AsyncIterator[AsyncResult[R]]:
-        """``iter_completed`` for an event loop."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pending: dict[int, AsyncResult[R]] = {}
-        for result in self.results:
-            if result.ignored or result.arrived():
-                yield result
-            else:
-                pending[id(result)] = result
-        if pending and disable_sync_subtasks:
-            _refuse_in_task()
-        while pending:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            await self.app.backend.waiter.await_(pending.values(), left, first=True)
-            ready = [result for result in pending.values() if result.arrived()]
-            if not ready:
-                raise TimeoutError
-            for result in ready:
-                del pending[id(result)]
-                yield result
-
-    def _waiting(self) -> list[AsyncResult[R]]:
-        return [result for result in self.results if not result.ignored and not result.arrived()]
-
-    def _values(self, propagate: bool, callback: Callable[[str, Any], object] | None) -> list[R]:
-        if self._waiting():
-            raise TimeoutError
-        values: list[R] = []
-        for result in self.results:
-            values.append(None if result.ignored else result._outcome(propagate, callback))  # type: ignore[arg-type]
-        return values
-
-    # --- looking ---
-
-    def _look(self) -> None:
-        """Read what has not come yet, in few round trips."""
-        waiting = self._waiting()
-        if waiting:
-            records = self.app.backend.records([result.id for result in waiting])
-            for result, record in zip(waiting, records, strict=True):
-                if record is not None:
-                    result.deliver(record)
-
-    def _states(self) -> list[str]:
-        self._look()
-        return [states.SUCCESS if r.ignored else states.PENDING if r._meta is None else r._meta[0] for r in self.results]
-
-    def ready(self) -> bool:
-        """Say whether all have ended."""
-        return all(state in _READY for state in self._states())
-
-    def successful(self) -> bool:
-        """Say whether all have returned."""
-        return all(state == states.SUCCESS for state in self._states())
-
-    def failed(self) -> bool:
-        """Say whether any has failed."""
-        return any(state == states.FAILURE for state in self._states())
-
-    def waiting(self) -> bool:
-        """Say whether any has not ended."""
-        return not self.ready()
-
-    def completed_count(self) -> int:
-        """Count those that have returned."""
-        return sum(state == states.SUCCESS for state in self._states())
-
-    def forget(self) -> None:
-        """Delete the stored results."""
-        self.app.backend.forget([result.id for result in self.results])
-        for result in self.results:
-            result._meta = None

@@ -3,16 +3,71 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastq._core import Delivery
-    from fastq.task import Context
+    from fastq.context import Context
 
-__all__ = ["current", "directly_called"]
+__all__ = ["Parent", "Trail", "current", "directly_called", "parent"]
 
 #: the delivery that runs here; set by the core around each run
 current: ContextVar[Delivery | None] = ContextVar("fastq_current", default=None)
 
-#: the request of a task that was called like a function, where it runs
+#: the request of a task that was called like a function, or runs eagerly, where it runs
 directly_called: ContextVar[Context | None] = ContextVar("fastq_directly_called", default=None)
+
+
+class Parent:
+    """The task that runs here, for what it sends."""
+
+    __slots__ = ("_holder", "_trail", "eager", "id", "level", "root_id")
+
+    def __init__(self, id: str, root_id: str, level: int, holder: Any, trail: bool, *, eager: bool = False) -> None:
+        self.id = id
+        self.root_id = root_id
+        #: it runs here, not in a worker
+        self.eager = eager
+        #: the broker's level of its priority
+        self.level = level
+        #: what has ``children``: the delivery, or the trail of a task that runs eagerly
+        self._holder = holder
+        self._trail = trail
+
+    def note(self, child: Any) -> None:
+        """Remember a task that it has sent (its id, or a result as a tuple), unless it keeps no trail."""
+        if not self._trail:
+            return
+        holder = self._holder
+        if holder.children is None:
+            holder.children = [child]
+        else:
+            holder.children.append(child)
+
+
+class Trail:
+    """What a task that runs eagerly has sent."""
+
+    __slots__ = ("children",)
+
+    def __init__(self) -> None:
+        self.children: list[Any] | None = None
+
+
+def parent() -> Parent | None:
+    """Return the task that runs here, in a worker or eagerly; None outside of one."""
+    called = directly_called.get()
+    if called is not None and called.is_eager:
+        id = called.id or ""
+        return Parent(id, called.root_id or id, called._level, called.trail, _keeps_trail(called.task), eager=True)
+    delivery = current.get()
+    if delivery is None:
+        return None
+    options = delivery.options or {}
+    entry = delivery.entry
+    root_id = options.get("root_id") or delivery.id
+    return Parent(delivery.id, root_id, options.get("priority") or 0, delivery, entry is None or _keeps_trail(entry.task))
+
+
+def _keeps_trail(task: Any) -> bool:
+    return bool(getattr(task, "trail", True))

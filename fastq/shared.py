@@ -12,13 +12,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from fastq.running import current, directly_called
-from fastq.task import BoundTaskDecorator, CoroutineTask, Task, TaskDecorator
+from fastq.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Literal, ParamSpec
 
     from fastq.app import FastQ
+    from fastq.app.decorators import BoundTaskDecorator, TaskDecorator
+    from fastq.task import CoroutineTask
 
     P = ParamSpec("P")
     R = TypeVar("R")

@@ -31,7 +31,7 @@ def burn(ms: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """An application and its tasks. The first argument of every task is its number on the board."""
+    """An application and its tasks. The first argument of a task is its number on the board (workflow tasks have none)."""
 
     app: FastQ
     tasks: Mapping[str, Any]
@@ -48,6 +48,14 @@ def build(broker: str, backend: str | None, conf: Mapping[str, Any] | None = Non
     def noop(i: int) -> int:
         end(i)
         return i
+
+    @app.task(name="bench.add")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    @app.task(name="bench.total")
+    def total(values: list[int]) -> int:
+        return sum(values)
 
     @app.task(name="bench.stamp")
     def stamp(i: int) -> int:
@@ -76,4 +84,5 @@ def build(broker: str, backend: str | None, conf: Mapping[str, Any] | None = Non
         end(i)
         return i
 
-    return Bench(app, {"noop": noop, "stamp": stamp, "cpu": cpu, "wait": wait, "async_wait": async_wait})
+    tasks = {"noop": noop, "add": add, "total": total, "stamp": stamp, "cpu": cpu, "wait": wait, "async_wait": async_wait}
+    return Bench(app, tasks)

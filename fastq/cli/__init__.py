@@ -22,8 +22,10 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS = {
     "bench": "Measure the pools on your broker, say which suits which work.",
     "call": "Send one task by name, print its id.",
+    "config": "Show every setting and where it comes from.",
     "purge": "Drop the waiting messages of queues.",
     "result": "Print the result of a task.",
+    "upgrade": "Rewrite a Celery settings file.",
     "worker": "Start a worker.",
 }
 
@@ -76,6 +78,13 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.option("-A", "--app", metavar="APP", help="The application: module, module:attribute or package. Also after the command.")
 @click.option("-b", "--broker", metavar="URL", help="Broker URL, instead of the application's.")
 @click.option("--result-backend", metavar="URL", help="Result backend URL, instead of the application's.")
+@click.option(
+    "--config",
+    metavar="MODULE",
+    help="The module with the settings (FASTQ_CONFIG_MODULE), where the application itself names none.",
+)
+@click.option("--loader", metavar="NAME", expose_value=False, help="Accepted for Celery's sake: there are no loaders.")
+@click.option("--skip-checks", is_flag=True, expose_value=False, help="Accepted for Celery's sake: no checks are run.")
 @click.option("--workdir", metavar="DIR", type=click.Path(exists=True, file_okay=False), help="Change to this directory first.")
 @click.option("-C", "--no-color", is_flag=True, help="No colours in the output.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only what was asked for: no banner, no hints.")
@@ -88,6 +97,7 @@ def cli(
     app: str | None,
     broker: str | None,
     result_backend: str | None,
+    config: str | None,
     workdir: str | None,
     no_color: bool,
     quiet: bool,
@@ -97,6 +107,9 @@ def cli(
     Without -A the application is FASTQ_APP, [tool.fastq] in pyproject.toml, or the one FastQ instance in tasks.py, app.py,
     fastq_app.py or the package in the working directory.
     """
+    if config is not None:
+        # for the worker's processes too
+        os.environ["FASTQ_CONFIG_MODULE"] = config
     if no_color:
         # the agreed name (no-color.org), read by rich too; and the setting, for the worker's processes
         os.environ["NO_COLOR"] = "1"

@@ -22,6 +22,8 @@ __all__ = ["command"]
 @click.option("--expires", type=When(seconds=True), metavar="S|TIME", help="Do not run after that: seconds from now, or a time.")
 @click.option("--serializer", metavar="NAME", help="How to write the arguments: msgpack, json, yaml, pickle.")
 @click.option("--queue", metavar="NAME", help="Queue to send it to.")
+@click.option("--exchange", metavar="NAME", help="Exchange to send it to, where task_queues binds queues to one.")
+@click.option("--routing-key", metavar="KEY", help="Key that chooses the queues of the exchange.")
 @click.option("--priority", type=click.IntRange(0, 9), metavar="N", help="0 to 9, higher is more urgent.")
 @app_options
 def command(
@@ -35,6 +37,8 @@ def command(
     expires: float | datetime | None,
     serializer: str | None,
     queue: str | None,
+    exchange: str | None,
+    routing_key: str | None,
     priority: int | None,
 ) -> None:
     """Send the task NAME and print its id once the broker has it.
@@ -49,6 +53,8 @@ def command(
         "expires": expires,
         "serializer": serializer,
         "queue": queue,
+        "exchange": exchange,
+        "routing_key": routing_key,
         "priority": priority,
     }
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}

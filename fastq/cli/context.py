@@ -75,8 +75,7 @@ def load_app(settings: Settings) -> FastQ:
     except Exception as exc:
         # an error in the user's code: where it is, without how we came there
         raise click.ClickException(f"the application cannot be loaded.\n{user_traceback(exc)}") from exc
-    if settings.broker is not None:
-        app.conf.broker_url = settings.broker
-    if settings.result_backend is not None:
-        app.conf.result_backend = settings.result_backend
+    given = {"broker_url": settings.broker, "result_backend": settings.result_backend}
+    if said := {name: url for name, url in given.items() if url is not None}:
+        app.conf.override(said)
     return app

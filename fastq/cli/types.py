@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType
 
-__all__ = ["JSONValue", "Names", "PoolName", "When"]
+__all__ = ["JSONValue", "Names", "PoolName", "Slots", "When"]
 
 
 class JSONValue(ParamType):
@@ -90,3 +90,14 @@ class PoolName(ParamType):
             return canonical_name(value)
         except ImproperlyConfigured as exc:
             self.fail(str(exc), param, ctx)
+
+
+class Slots(ParamType):
+    """A number of slots, or ``auto``: None, as many as there are CPUs."""
+
+    name = "slots"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if isinstance(value, str) and value.lower() == "auto":
+            return None
+        return click.IntRange(min=1).convert(value, param, ctx)

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from fastq.cli.context import Settings, app_options
-from fastq.cli.types import Names, PoolName
+from fastq.cli.types import Names, PoolName, Slots
+from fastq.sources import parse_arguments
 from fastq.worker.options import WorkerOptions
 
 __all__ = ["command"]
@@ -29,14 +30,20 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 @click.option(
     "-c",
     "--concurrency",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Tasks at once: processes of prefork, slots in each process of the other pools.",
+    type=Slots(),
+    metavar="N|auto",
+    help="Tasks at once: processes of prefork, slots in each process of the other pools. auto: the number of CPUs.",
 )
 @click.option(
     "--processes", type=click.IntRange(min=1), metavar="N", help="Processes with that many slots each, for every pool but solo."
 )
-@click.option("-Q", "--queues", type=Names(), metavar="A,B", help="Queues to take tasks from. Default: the default queue.")
+@click.option(
+    "-Q", "--queues", type=Names(), metavar="A,B", help="Queues to take tasks from. Default: task_queues, else the default queue."
+)
+@click.option("-X", "--exclude-queues", type=Names(), metavar="A,B", help="Not these queues.")
+@click.option(
+    "--purge", "--discard", is_flag=True, help="Drop what waits in the queues before the first task is taken. There is no undo."
+)
 @click.option(
     "-l",
     "--loglevel",
@@ -53,11 +60,30 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
     help="Hold at most N messages beyond the slots; 0: none. Default: adapts to measured run time.",
 )
 @click.option("--max-tasks-per-child", type=click.IntRange(min=1), metavar="N", help="Replace a process after it has run N tasks.")
+@click.option("--time-limit", type=click.FloatRange(min=0), metavar="S", help="End a task that runs longer (task_time_limit).")
+@click.option(
+    "--soft-time-limit",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="Raise SoftTimeLimitExceeded in a task that runs longer (task_soft_time_limit).",
+)
 @click.option("-I", "--include", type=Names(), metavar="A,B", help="More modules to import for their tasks.")
 @click.option("--no-retry", is_flag=True, help="Fail at once when the broker cannot be reached at start.")
 @click.option("--without-gossip", is_flag=True, expose_value=False, help="Accepted for Celery's sake: nothing to switch off.")
 @click.option("--without-mingle", is_flag=True, expose_value=False, help="Accepted for Celery's sake: nothing to switch off.")
 @click.option("--without-heartbeat", is_flag=True, expose_value=False, help="Accepted for Celery's sake: nothing to switch off.")
+@click.option(
+    "-O",
+    "--optimization",
+    type=click.Choice(("default", "fair")),
+    expose_value=False,
+    help="Accepted for Celery's sake: a task never waits behind a long one.",
+)
+@click.option(
+    "--prefetch-multiplier", type=int, metavar="N", expose_value=False, help="Accepted for Celery's sake: see --prefetch."
+)
+@click.option("--disable-prefetch", is_flag=True, help="Hold no messages beyond the slots: --prefetch 0.")
+@click.argument("assignments", nargs=-1, metavar="[SETTING=VALUE]...")
 @app_options
 def command(
     settings: Settings,
@@ -66,27 +92,41 @@ def command(
     concurrency: int | None,
     processes: int | None,
     queues: tuple[str, ...] | None,
+    exclude_queues: tuple[str, ...] | None,
+    purge: bool,
     loglevel: str,
     hostname: str | None,
     prefetch: int | None,
     max_tasks_per_child: int | None,
+    time_limit: float | None,
+    soft_time_limit: float | None,
     include: tuple[str, ...] | None,
     no_retry: bool,
+    disable_prefetch: bool,
+    assignments: tuple[str, ...],
 ) -> None:
     """Start a worker and stay in the foreground.
 
     SIGTERM or Ctrl-C stops it warmly: running tasks finish, the rest goes back to the queue. A second signal stops it at once;
     what was running then runs again elsewhere.
+
+    Any setting can be given behind the options, where it wins over the application's: worker.lease=20, task_acks_late=no.
     """
+    given = {"task_time_limit": time_limit, "task_soft_time_limit": soft_time_limit}
+    if disable_prefetch and prefetch:
+        raise click.UsageError("--disable-prefetch and --prefetch exclude each other: give one of them.")
     options = WorkerOptions(
         app=settings.app,
         pool=pool,
         concurrency=concurrency,
         processes=processes,
         queues=queues or (),
+        exclude_queues=exclude_queues or (),
+        purge=purge,
+        settings={name: value for name, value in given.items() if value is not None} | parse_arguments(assignments, "worker"),
         loglevel=loglevel.upper(),
         hostname=hostname,
-        prefetch=prefetch,
+        prefetch=0 if disable_prefetch else prefetch,
         max_tasks_per_child=max_tasks_per_child,
         retry=not no_retry,
         broker=settings.broker,

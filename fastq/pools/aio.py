@@ -13,13 +13,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastq.pools.alarms import SignalAlarms
+from fastq.pools.interrupts import interrupt
 from fastq.pools.loops import CLOSE_S, close_loop
 from fastq.pools.native import SIGNALS_S, ConsumerThread
 from fastq.pools.slots import SlotCount
 
 if TYPE_CHECKING:
     from fastq._core import Delivery
-    from fastq.pools.base import SlotRunner
+    from fastq.pools.base import Alarm, SlotRunner
 
 __all__ = ["AsyncioPool"]
 
@@ -32,6 +34,8 @@ class AsyncioPool(SlotCount):
     def __init__(self, slots: int) -> None:
         super().__init__(slots)
         self._batches: deque[Sequence[Delivery]] = deque()
+        #: of plain functions: they block the loop, but not a signal
+        self._alarms = SignalAlarms()
         self._woken = False
         #: slot numbers given out before and free again; the loop thread's own
         self._numbers: list[int] = []
@@ -79,6 +83,14 @@ class AsyncioPool(SlotCount):
                 return True
         return False
 
+    def alarm(self, after_s: float, error: type[BaseException], *, hard: bool, awaited: bool) -> Alarm:
+        """Raise it in the coroutine where it waits; in a plain function by a signal."""
+        if not awaited:
+            return self._alarms.set(after_s, error, hard=hard)
+        task = asyncio.current_task()
+        assert task is not None
+        return _LoopAlarm(self._loop, after_s, task, error)
+
     def resize(self, slots: int) -> None:
         self._set_slots(slots)
 
@@ -118,6 +130,28 @@ class AsyncioPool(SlotCount):
             self._tasks.discard(task)
             self._give_back()
             self._done()
+
+
+class _LoopAlarm:
+    """An alarm of a coroutine on this loop; everything happens in the loop's thread."""
+
+    __slots__ = ("_error", "_handle", "_rung", "_task")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, after_s: float, task: asyncio.Task[None], error: type[BaseException]
+    ) -> None:
+        self._task = task
+        self._error = error
+        self._rung = False
+        self._handle = loop.call_later(after_s, self._ring)
+
+    def _ring(self) -> None:
+        self._rung = True
+        interrupt(self._task, self._error)
+
+    def cancel(self) -> bool:
+        self._handle.cancel()
+        return self._rung
 
 
 async def _await(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

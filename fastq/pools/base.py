@@ -10,7 +10,7 @@ from fastq.exceptions import TaskRevokedError
 if TYPE_CHECKING:
     from fastq._core import Delivery
 
-__all__ = ["Pool", "SlotRunner", "TaskCancelled", "TaskKilled"]
+__all__ = ["Alarm", "Pool", "SlotRunner", "TaskCancelled", "TaskKilled"]
 
 
 class TaskCancelled(TaskRevokedError):
@@ -36,6 +36,16 @@ class SlotRunner(Protocol):
 
     def run_async(self, slot: int, batch: Sequence[Delivery]) -> Awaitable[None]:
         """The same on an event loop: coroutine functions are awaited, plain functions run in place."""
+        ...
+
+
+class Alarm(Protocol):
+    """An exception that comes into a running task later."""
+
+    def cancel(self) -> bool:
+        """See to it that nothing comes any more; True if it has come, or was given to the task's coroutine. It may be called twice.
+
+        Called in the slot that set it. An exception that is on its way may still be raised in here: call it again then."""
         ...
 
 
@@ -74,6 +84,13 @@ class Pool(Protocol):
         Inside the task ``TaskCancelled`` is raised, with ``hard`` ``TaskKilled``; on an event loop ``asyncio.CancelledError`` for
         both. Called by the consumer. Only a delivery that is a batch of its own can be cancelled: in a longer batch a pool cannot
         tell which one runs. A task that ends meanwhile stays ended; True says that it was running when asked."""
+        ...
+
+    def alarm(self, after_s: float, error: type[BaseException], *, hard: bool, awaited: bool) -> Alarm:
+        """Raise ``error()`` in the task that runs in the calling slot, ``after_s`` seconds from now, as far as this pool can.
+
+        ``awaited``: the task is a coroutine function. An error that is not ``hard`` is raised inside its coroutine; a hard one
+        also ends the waiting for it where the pool can do that. Called by what the runner does before it calls the task."""
         ...
 
     def resize(self, slots: int) -> None:

@@ -44,6 +44,10 @@ class EventletPool(GreenPool):
         for call, slot in woken:
             call(slot)
 
+    def _call_later(self, after_s: float, call: Callable[[], object]) -> Callable[[], object]:
+        prevent: Callable[[], object] = self._hub.schedule_call_global(after_s, call).cancel
+        return prevent
+
     def _wait_all_free(self, deadline_s: float) -> None:
         self._all_free = eventlet.event.Event()
         try:

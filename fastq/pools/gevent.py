@@ -36,6 +36,16 @@ class GeventPool(GreenPool):
     def _from_hub(self, call: Callable[[GreenSlot], None], slot: GreenSlot) -> None:
         self._hub.loop.run_callback(call, slot)
 
+    def _call_later(self, after_s: float, call: Callable[[], object]) -> Callable[[], object]:
+        timer = self._hub.loop.timer(after_s)
+        timer.start(call, update=True)  # the loop's clock stands still while greenlets compute
+
+        def prevent() -> None:
+            timer.stop()
+            timer.close()
+
+        return prevent
+
     def _wait_all_free(self, deadline_s: float) -> None:
         self._all_free.clear()
         self._all_free.wait(deadline_s)

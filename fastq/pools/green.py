@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from greenlet import getcurrent
+
 from fastq.pools.base import TaskCancelled, TaskKilled
 
 if TYPE_CHECKING:
     from fastq._core import Delivery
-    from fastq.pools.base import SlotRunner
+    from fastq.pools.base import Alarm, SlotRunner
     from fastq.pools.loops import Call, LoopThread
 
 __all__ = ["GreenPool", "GreenSlot"]
@@ -62,6 +64,8 @@ class GreenPool(ABC):
         self._loop_thread: LoopThread | None = None
         #: coroutines that have ended, from the loop's thread to the hub's
         self._ended: deque[Call] = deque()
+        #: by greenlet: the coroutine that it waits for
+        self._awaiting: dict[Any, Call] = {}
 
     # what gevent and eventlet differ in
 
@@ -100,6 +104,10 @@ class GreenPool(ABC):
     @abstractmethod
     def _finish(self, call: Call) -> None:
         """Have the hub end the waiting of this call; called on the loop thread."""
+
+    @abstractmethod
+    def _call_later(self, after_s: float, call: Callable[[], object]) -> Callable[[], object]:
+        """Have the hub call it later; return what prevents that."""
 
     # the protocol
 
@@ -143,11 +151,15 @@ class GreenPool(ABC):
         if thread is None:
             thread = self._loop_thread = self._open_loop_thread()
         call = Call(fn, args, kwargs, self._finish)
+        slot = getcurrent()
+        self._awaiting[slot] = call
         try:
             self._await_call(call, thread.begin)
         except BaseException:  # the slot was cancelled or timed out: its coroutine must not go on without it
             thread.cancel(call, asyncio.CancelledError)
             raise
+        finally:
+            del self._awaiting[slot]
         return call.result()
 
     def cancel(self, task_id: str, *, hard: bool) -> bool:
@@ -158,6 +170,18 @@ class GreenPool(ABC):
                 self._from_hub(partial(_throw, batch, TaskKilled if hard else TaskCancelled), slot)
                 return True
         return False
+
+    def alarm(self, after_s: float, error: type[BaseException], *, hard: bool, awaited: bool) -> Alarm:
+        """Raise it in this greenlet, where it waits. A task that blocks the hub cannot be reached."""
+        return _GreenAlarm(self, after_s, error, hard)
+
+    def divert(self, slot: Any, error: type[BaseException]) -> bool:
+        """Raise ``error()`` in the coroutine that this greenlet waits for; False if it waits for none."""
+        call = self._awaiting.get(slot)
+        if call is None or self._loop_thread is None:
+            return False
+        self._loop_thread.interrupt(call, error)
+        return True
 
     def resize(self, slots: int) -> None:
         self.slots = slots
@@ -198,6 +222,32 @@ class GreenPool(ABC):
             self._done()
             if not self._busy:
                 self._set_all_free()
+
+
+class _GreenAlarm:
+    """An alarm of the calling greenlet; everything happens in the hub's thread."""
+
+    __slots__ = ("_error", "_hard", "_pool", "_prevent", "_rung", "_slot")
+
+    def __init__(self, pool: GreenPool, after_s: float, error: type[BaseException], hard: bool) -> None:
+        self._pool = pool
+        self._slot = getcurrent()
+        self._error = error
+        self._hard = hard
+        self._rung = False
+        self._prevent: Callable[[], object] | None = pool._call_later(after_s, self._ring)
+
+    def _ring(self) -> None:
+        """Called in the hub."""
+        self._rung = True
+        if self._hard or not self._pool.divert(self._slot, self._error):
+            self._slot.throw(self._error())
+
+    def cancel(self) -> bool:
+        prevent, self._prevent = self._prevent, None
+        if prevent is not None:
+            prevent()
+        return self._rung
 
 
 def _throw(batch: Sequence[Delivery], error: type[BaseException], slot: GreenSlot) -> None:

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from fastq.pools.interrupts import Interruptible, interrupt
+
 __all__ = ["Call", "LoopThread"]
 
 logger = logging.getLogger("fastq.pool")
@@ -31,7 +33,7 @@ class NativeLock(Protocol):
 class Call:
     """One coroutine function on its way through the loop thread."""
 
-    __slots__ = ("args", "cancelled_as", "context", "error", "finish", "fn", "kwargs", "task", "value")
+    __slots__ = ("args", "cancelled_as", "context", "error", "finish", "fn", "interrupted", "kwargs", "task", "value")
 
     def __init__(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], finish: Callable[[Call], object]
@@ -46,6 +48,8 @@ class Call:
         self.task: asyncio.Task[None] | None = None
         #: set by whoever cancels it: what the slot is to see instead of asyncio's CancelledError
         self.cancelled_as: type[BaseException] | None = None
+        #: an interruption that came before the coroutine did
+        self.interrupted: type[BaseException] | None = None
         self.value: Any = None
         self.error: BaseException | None = None
 
@@ -63,7 +67,9 @@ class Call:
 
     async def run(self) -> None:
         try:
-            self.value = await self.fn(*self.args, **self.kwargs)
+            if self.interrupted is not None:
+                raise self.interrupted()
+            self.value = await Interruptible(self.fn(*self.args, **self.kwargs))
         except BaseException as error:  # the loop must survive: asyncio lets SystemExit and KeyboardInterrupt break it
             self.error = error
 
@@ -110,6 +116,12 @@ class LoopThread:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._cancel, call)
 
+    def interrupt(self, call: Call, error: type[BaseException]) -> None:
+        """Raise ``error()`` inside the coroutine, where it waits."""
+        call.interrupted = error
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._interrupt, call, error)
+
     def close(self) -> None:
         """Cancel what is left and end the thread, at most ``CLOSE_S`` plus a little later."""
         self._closing = True
@@ -151,6 +163,10 @@ class LoopThread:
     def _cancel(self, call: Call) -> None:
         if call.task is not None:
             call.task.cancel()
+
+    def _interrupt(self, call: Call, error: type[BaseException]) -> None:
+        if call.task is not None:
+            interrupt(call.task, error)
 
     def _fail_all(self, error: BaseException) -> None:
         while True:

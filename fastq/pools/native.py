@@ -82,6 +82,14 @@ class NativeCalls:
         if self._thread is not None:
             self._thread.cancel(call, cancelled_as)
 
+    def divert(self, ident: int, error: type[BaseException]) -> bool:
+        """Raise ``error()`` in the coroutine that this OS thread waits for; False if it waits for none."""
+        call, thread = self._waiting.get(ident), self._thread
+        if call is None or thread is None:
+            return False
+        thread.interrupt(call, error)
+        return True
+
     def close(self) -> None:
         with self._lock:
             thread, self._thread = self._thread, None

@@ -6,17 +6,19 @@ Also what each prefork process is. The consumer lives in a background thread, so
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from fastq.exceptions import ImproperlyConfigured
+from fastq.pools.alarms import SignalAlarms
 from fastq.pools.native import SIGNALS_S, ConsumerThread, NativeCalls
 from fastq.pools.slots import SlotCount
 
 if TYPE_CHECKING:
     from fastq._core import Delivery
-    from fastq.pools.base import SlotRunner
+    from fastq.pools.base import Alarm, SlotRunner
 
 __all__ = ["SoloPool"]
 
@@ -33,6 +35,7 @@ class SoloPool(SlotCount):
         super().__init__(1)
         self._batches: SimpleQueue[Sequence[Delivery] | None] = SimpleQueue()
         self._calls = NativeCalls()
+        self._alarms = SignalAlarms(lambda error: self._calls.divert(threading.get_ident(), error))
 
     def start(self, runner: SlotRunner, done: Callable[[], object]) -> None:
         self._runner = runner
@@ -55,6 +58,7 @@ class SoloPool(SlotCount):
                 except Exception:  # the slot must survive: a process without it would hold its lease and do nothing
                     logger.exception("the runner raised; deliveries without an outcome stay leased: %s", [d.id for d in batch])
                 finally:
+                    self._alarms.end()
                     self._give_back()
                 self._done()
         finally:
@@ -71,6 +75,10 @@ class SoloPool(SlotCount):
     def cancel(self, task_id: str, *, hard: bool) -> bool:
         """Return False: an exception in the main thread could hit the worker itself. The supervisor signals the process."""
         return False
+
+    def alarm(self, after_s: float, error: type[BaseException], *, hard: bool, awaited: bool) -> Alarm:
+        """Raise it by a signal: it interrupts also what waits in C, if that returns on signals (sockets, locks, sleeping)."""
+        return self._alarms.set(after_s, error, hard=hard)
 
     def resize(self, slots: int) -> None:
         if slots != 1:

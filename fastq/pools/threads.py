@@ -9,20 +9,19 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from fastq.exceptions import SoftTimeLimitExceeded
+from fastq.pools.alarms import STRIKE_S, ThreadAlarms, raise_in
 from fastq.pools.base import TaskCancelled, TaskKilled
 from fastq.pools.native import NativeCalls
 from fastq.pools.slots import SlotCount
 
 if TYPE_CHECKING:
     from fastq._core import Delivery
-    from fastq.pools.base import SlotRunner
+    from fastq.pools.base import Alarm, SlotRunner
 
 __all__ = ["ThreadsPool"]
 
 logger = logging.getLogger("fastq.pool")
-
-#: seconds between looks at a strike that has been announced and not yet thrown: a few instructions of the consumer
-STRIKE_S = 0.0002
 
 
 class _Strike:
@@ -58,6 +57,7 @@ class ThreadsPool(SlotCount):
         super().__init__(slots)
         self._batches: SimpleQueue[Sequence[Delivery] | None] = SimpleQueue()
         self._calls = NativeCalls()
+        self._alarms = ThreadAlarms(self._calls.divert)
         self._slots: dict[int, _Slot] = {}
         #: how many of the None in the queue are still meant to end a thread
         self._retiring = 0
@@ -72,6 +72,7 @@ class ThreadsPool(SlotCount):
             consume()
         finally:
             self._retire(len(self._slots))
+            self._alarms.close()
             self._calls.close()
 
     def submit(self, batch: Sequence[Delivery]) -> None:
@@ -93,6 +94,10 @@ class ThreadsPool(SlotCount):
             if batch is not None and len(batch) == 1 and batch[0].id == task_id:
                 return self._strike(slot, batch, error)
         return False
+
+    def alarm(self, after_s: float, error: type[BaseException], *, hard: bool, awaited: bool) -> Alarm:
+        """Raise it in the slot's thread, where it next runs Python code: a call into C (a socket, a lock) ends first."""
+        return self._alarms.set(after_s, error, hard=hard)
 
     def resize(self, slots: int) -> None:
         grown = slots - self.slots
@@ -141,7 +146,7 @@ class ThreadsPool(SlotCount):
         slot.strike = strike = _Strike()
         running = slot.batch is batch
         if running:
-            _raise_in(slot.ident, error)
+            raise_in(slot.ident, error)
         else:
             slot.strike = None
         strike.coming = False
@@ -155,11 +160,13 @@ class ThreadsPool(SlotCount):
             except BaseException:  # the slot must survive
                 logger.exception("the runner raised; deliveries without an outcome stay leased: %s", [d.id for d in batch])
             slot.batch = None
+            if self._alarms.live and slot.ident is not None:
+                self._alarms.end(slot.ident)
             if (strike := slot.strike) is not None and slot.ident is not None:
                 while strike.coming:
                     time.sleep(STRIKE_S)
-                _raise_in(slot.ident, None)
-        except (TaskCancelled, TaskKilled):
+                raise_in(slot.ident, None)
+        except (TaskCancelled, TaskKilled, SoftTimeLimitExceeded):
             slot.batch = None  # the strike came after the task had ended: there is only one, so from here on nothing interrupts
         slot.strike = None
         self._give_back()
@@ -171,10 +178,3 @@ class ThreadsPool(SlotCount):
             self._retiring -= 1
             del self._slots[slot.number]
             return True
-
-
-def _raise_in(ident: int, error: type[BaseException] | None) -> None:
-    """Have the interpreter raise ``error`` in that thread; None takes back what it has not raised yet."""
-    import ctypes  # lazy: only a cancelled task needs it
-
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error) if error is not None else None)

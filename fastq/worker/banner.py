@@ -55,7 +55,8 @@ def _config(hello: Hello) -> list[str]:
 
 
 def _queues(hello: Hello) -> list[str]:
-    return ["[queues]", *(f".> {queue:<12} exchange={queue}(direct) key={queue}" for queue in hello.queues)]
+    bindings = hello.bindings or tuple(f"exchange={queue}(direct) key={queue}" for queue in hello.queues)
+    return ["[queues]", *(f".> {queue:<12} {binding}" for queue, binding in zip(hello.queues, bindings, strict=True))]
 
 
 def _tasks(hello: Hello) -> list[str]:

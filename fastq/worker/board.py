@@ -10,8 +10,9 @@ import mmap
 import os
 
 from fastq._core import ProcessBoard
+from fastq.worker.deadlines import Deadlines
 
-__all__ = ["Board", "capacity", "open_region"]
+__all__ = ["Board", "capacity", "open_deadlines", "open_region"]
 
 #: records for held deliveries beyond two per slot: one batch being settled (1,000 at most) and the next one held
 HELD_RECORDS = 2048
@@ -25,13 +26,26 @@ def capacity(slots: int) -> int:
 def region_size(slots: int) -> int:
     """Return the bytes of one region, in whole pages: each is mapped by itself."""
     page = mmap.ALLOCATIONGRANULARITY
-    return -(-ProcessBoard.size(slots, capacity(slots)) // page) * page
+    return -(-(_board_size(slots) + Deadlines.size(slots)) // page) * page
+
+
+def _board_size(slots: int) -> int:
+    return ProcessBoard.size(slots, capacity(slots))
 
 
 def open_region(fd: int, index: int, slots: int) -> ProcessBoard:
     """Map the region of one process index; the map lives as long as the ProcessBoard."""
+    return ProcessBoard(_map(fd, index, slots), slots, capacity(slots))
+
+
+def open_deadlines(fd: int, index: int, slots: int) -> Deadlines:
+    """Map the table of hard time limits behind the region of one process index."""
+    return Deadlines(_map(fd, index, slots)[_board_size(slots) :], slots)
+
+
+def _map(fd: int, index: int, slots: int) -> memoryview:
     size = region_size(slots)
-    return ProcessBoard(memoryview(mmap.mmap(fd, size, offset=index * size)), slots, capacity(slots))
+    return memoryview(mmap.mmap(fd, size, offset=index * size))
 
 
 class Board:
@@ -40,6 +54,7 @@ class Board:
     def __init__(self) -> None:
         self.fd = _shared_descriptor()
         self._regions: dict[int, ProcessBoard] = {}
+        self._deadlines: dict[int, Deadlines] = {}
 
     def region(self, index: int, slots: int) -> ProcessBoard:
         """Return the region of a process index, the board growing as needed. ``slots`` is the same for all."""
@@ -51,8 +66,16 @@ class Board:
             region = self._regions[index] = open_region(self.fd, index, slots)
         return region
 
+    def deadlines(self, index: int, slots: int) -> Deadlines:
+        """Return the table of hard time limits of a process index, which has a region already."""
+        table = self._deadlines.get(index)
+        if table is None:
+            table = self._deadlines[index] = open_deadlines(self.fd, index, slots)
+        return table
+
     def close(self) -> None:
         self._regions.clear()
+        self._deadlines.clear()
         os.close(self.fd)
 
 

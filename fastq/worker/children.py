@@ -21,11 +21,13 @@ from fastq.worker.identity import Identity
 from fastq.worker.keeper import Keeper
 from fastq.worker.link import Link, LinkError
 from fastq.worker.loop import Loop
+from fastq.worker.overdue import Overdue
 from fastq.worker.procname import display_name
 from fastq.worker.reaper import Snapshot
 from fastq.worker.reconnect import Backoff
 from fastq.worker.say import say_ready
 from fastq.worker.shutdown import Shutdown, Stage
+from fastq.worker.timeouts import Overrun
 
 __all__ = ["Children", "receive"]
 
@@ -54,6 +56,8 @@ class Child:
     ready: bool = False
     #: what it said went wrong
     error: str = ""
+    #: from its first run with a hard time limit on
+    overdue: Overdue | None = None
 
 
 class Children:
@@ -111,6 +115,7 @@ class Children:
             self._early.clear()  # orphans of tasks, adopted from dead processes
         self._serial += 1
         self._region(index).clear()
+        self._board.deadlines(index, hello.slots).clear()
         request = {
             "serial": self._serial,
             "index": index,
@@ -172,6 +177,10 @@ class Children:
                 self._admit(keeper, [child])
         elif "holding" in message and keeper is not None and child.process:
             keeper.watch(child.process, self._region(child.index))
+        elif "limits" in message:
+            self._watch_limits(child)
+        elif "recycle" in message:
+            logger.info("Process %r ends (%s), another takes its place", self._title(child.index), message["recycle"])
         elif "fenced" in message and keeper is not None:
             self._rename(keeper, child, message["fenced"])
         elif "error" in message:
@@ -186,6 +195,17 @@ class Children:
             child.process = self._identity.new_name(child.index)
             keeper.enter(child.process)
         child.link.send({"process": child.process})
+
+    def _watch_limits(self, child: Child) -> None:
+        """A run with a hard time limit has begun that is due before the next look."""
+        if not child.pid:
+            return  # it runs nothing before it is admitted, and its pid is told before that
+        if child.overdue is None:
+            deadlines = self._board.deadlines(child.index, self._hello.slots)
+            child.overdue = Overdue(
+                self._loop, self._region(child.index), deadlines, self._hello.queues, kill=lambda: kill(child.pid)
+            )
+        child.overdue.look()
 
     def _region(self, index: int) -> ProcessBoard:
         return self._board.region(index, self._hello.slots)
@@ -215,10 +235,14 @@ class Children:
                 child.error = message.get("error", child.error)
         self._drop(child)
         charge = self._shutdown.stage < Stage.COLD
+        overruns: Sequence[Overrun] = ()
+        if child.overdue is not None:
+            child.overdue.stop()
+            overruns = child.overdue.overruns
         if child.process and self._keeper is not None:
             snapshot = Snapshot.of(self._region(child.index), self._hello.queues)
             for process in (child.process, *child.former):
-                self._keeper.bury(process, snapshot, charge=charge)
+                self._keeper.bury(process, snapshot, charge=charge, overruns=overruns)
         if status and self._shutdown.stage < Stage.COLD:
             logger.error("Process %r pid:%d exited with %s", self._title(child.index), child.pid, describe(status))
             if child.error:
@@ -228,7 +252,7 @@ class Children:
         elif child.error and not self._was_ready:
             self._fail(child.error)
         else:
-            self._replace(child, in_order=status == 0)
+            self._replace(child, in_order=status == 0 or bool(overruns))
 
     def _replace(self, child: Child, *, in_order: bool) -> None:
         index = child.index

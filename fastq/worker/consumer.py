@@ -10,17 +10,19 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from fastq import _core
+from fastq import _core, signals
 from fastq._core import RETURNED, ProcessBoard, Registry, Runner
 from fastq.exceptions import EnvelopeError, OperationalError
 from fastq.pools.base import Pool
 from fastq.records import RETURN, Delivery, Fetch, Fetched, Settlement
 from fastq.transports.base import Broker
 from fastq.worker.feeder import Feeder
+from fastq.worker.finished import Finished
 from fastq.worker.gate import Gate
 from fastq.worker.held import Held
 from fastq.worker.link import Link
 from fastq.worker.notify import Notifier, wait_readable
+from fastq.worker.rates import Rates
 from fastq.worker.reconnect import Backoff
 from fastq.worker.settler import Settler, Turn
 
@@ -61,12 +63,16 @@ class Consumer:
         lease_ms: int,
         max_deliveries: int,
         max_tasks: int | None = None,
+        rates: Rates | None = None,
+        finished: Finished | None = None,
     ) -> None:
         self._broker = broker
         self._settler = settler
         self._pool = pool
         self._feeder = feeder
         self._gate = gate
+        self._rates = rates
+        self._finished = finished
         self._runner = runner
         self._board = board
         self._link = link
@@ -229,6 +235,7 @@ class Consumer:
     def _accept(self, fetched: Fetched) -> int:
         count = 0
         registry = self._registry()
+        rates = self._rates if self._rates is not None and self._rates.limits(registry) else None
         info = logger.isEnabledFor(logging.INFO)
         for leased in fetched.leased:
             if not leased.tags:
@@ -240,12 +247,25 @@ class Consumer:
             if len(batch) == 1 and batch[0].deliveries >= self._last_chance > 0:  # such a one is leased alone
                 self._last_chances.add(batch[0])
             passed = self._gate.sort(batch, fetched.now_ms, self._refuse)
+            if self._finished is not None:
+                passed = self._finished.sort(passed, self._refuse)
+            if rates is not None and passed:
+                passed = rates.sort(passed, self._refuse)
             self._taken += len(passed)
             if info:
                 for d in passed:
                     logger.info("Task %s[%s] received", d.name, d.id)
+            if signals.task_received.receivers:
+                self._tell_received(passed)
             self._feeder.add(passed)
         return count
+
+    def _tell_received(self, batch: Sequence[Delivery]) -> None:
+        from fastq.context import Context  # lazy: only where somebody listens
+
+        for d in batch:
+            task = d.entry.task if d.entry is not None else None
+            signals.task_received.send(sender=self, request=Context(task, d))
 
     def _refuse(self, settlement: Settlement) -> None:
         """Settle what must not run; on the board it has ended, so nobody gives it back."""

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
-from fastq import _core, states
+from fastq import _core, signals, states
 from fastq.exceptions import (
     ContentDisallowed,
     DecodeError,
     EncodeError,
     EnvelopeError,
     NotRegistered,
+    Reject,
     RemoteError,
     ResultTooLarge,
     TaskRevokedError,
@@ -22,6 +23,7 @@ from fastq.pools.base import TaskCancelled, TaskKilled
 from fastq.records import DEAD, DONE, Delivery, Settlement
 from fastq.remote import encode_exception, format_traceback, repr_safe
 from fastq.serialization import Serializers
+from fastq.worker.effects import effects_of
 
 __all__ = ["Failures", "dead_detail", "failure_record", "plain"]
 
@@ -35,6 +37,7 @@ DISALLOWED = "content-disallowed"
 BAD_ARGUMENTS = "undecodable-arguments"
 BAD_RESULT = "unserializable-result"
 RESULT_TOO_LARGE = "result-too-large"
+REJECTED = "rejected"
 
 
 def failure_record(
@@ -90,30 +93,61 @@ class Failures:
         What this raises itself becomes a dead letter, made by the core.
         """
         try:
-            return self._terminated(d) if _is_cancellation(exc) else self._failed(d, exc)
+            return self.terminated(d) if self.is_cancellation(exc) else self.failed(d, exc)
         except (TaskCancelled, TaskKilled):  # thrown at the task from outside, after it had failed: a slot is struck only once
-            return self._terminated(d)
+            return self.terminated(d)
 
-    def _failed(self, d: Delivery, exc: BaseException) -> Settlement:
-        if isinstance(exc, EncodeError) and _from_core(exc):
-            reason = BAD_RESULT
-        elif isinstance(exc, ResultTooLarge) and _from_core(exc):
-            reason = RESULT_TOO_LARGE
-        elif isinstance(exc, DecodeError | ContentDisallowed) and _from_core(exc):
-            reason = BAD_ARGUMENTS
-        else:
-            reason = FAILED
+    @staticmethod
+    def is_cancellation(exc: BaseException) -> bool:
+        """Tell what a pool raises in a task to end it from what the task raises itself."""
+        if isinstance(exc, TaskCancelled | TaskKilled):
+            return True
+        # whoever raises asyncio's has imported it: it costs 30 ms, and most workers run no coroutine
+        asyncio = sys.modules.get("asyncio.exceptions")
+        return asyncio is not None and isinstance(exc, asyncio.CancelledError)
+
+    @staticmethod
+    def is_own(exc: BaseException) -> bool:
+        """Tell what a task raises from fastq's own errors in reading its arguments or writing its result."""
+        return _reason(exc) == FAILED
+
+    def failed(
+        self, d: Delivery, exc: BaseException, meta: dict[str, Any] | None = None, *, expected: bool = False
+    ) -> Settlement:
+        """Settle a task that has failed for good. ``expected``: the task has announced such an exception (``throws``)."""
         content_type, body, text = self._encode(exc)
+        if expected:
+            logger.info("Task %s[%s] raised expected: %s", d.name, d.id, repr_safe(exc), extra=_about(d))
+        else:
+            self._log_unexpected(d, exc, text)
+        record = _core.encode_result(states.FAILURE, content_type, body, text, self._now_ms(), meta)
+        return self._dead(d, _reason(exc), f"{type(exc).__name__}: {_text(exc)}", record, text)
+
+    def unjoined(self, d: Delivery, exc: BaseException, meta: dict[str, Any] | None = None) -> Settlement:
+        """Settle the body of a chord that cannot run because a member failed: trying it again would not help, so it is no
+        dead letter; the member is one."""
+        content_type, body, text = self._encode(exc)
+        self._log_unexpected(d, exc, "")
+        now_ms = self._now_ms()
+        record = _core.encode_result(states.FAILURE, content_type, body, text, now_ms, meta)
+        return Settlement(
+            d.queue, d.tag, d.id, DONE, result=record if self._wanted(d) else None, inbox=d.inbox, record=d.record,
+            effects=effects_of(d, record, now_ms, keep_s=0),
+        )  # fmt: skip
+
+    def rejected(self, d: Delivery, exc: Reject) -> Settlement:
+        return self._dead(d, REJECTED, f"Reject: {_text(exc)}", self._record(exc))
+
+    @staticmethod
+    def _log_unexpected(d: Delivery, exc: BaseException, text: str) -> None:
         logger.error(
             "Task %s[%s] raised unexpected: %s%s",
             d.name,
             d.id,
             repr_safe(exc),
             "\n" + text.rstrip() if text else "",
-            extra={"task_id": d.id, "task_name": d.name},
+            extra=_about(d),
         )
-        record = _core.encode_result(states.FAILURE, content_type, body, text, self._now_ms(), None)
-        return self._dead(d, reason, f"{type(exc).__name__}: {_text(exc)}", record, text)
 
     def _encode(self, exc: BaseException) -> tuple[str, bytes, str]:
         try:
@@ -124,9 +158,10 @@ class Failures:
             content_type, body, _ = encode_exception(plain, self._serializers)
             return content_type, body, _writable(format_traceback(exc))
 
-    def _terminated(self, d: Delivery) -> Settlement:
-        logger.warning("Task %s[%s] was terminated", d.name, d.id, extra={"task_id": d.id, "task_name": d.name})
-        return self._revoked(d, "terminated")
+    def terminated(self, d: Delivery) -> Settlement:
+        """Settle a task that was ended from outside while it ran."""
+        logger.warning("Task %s[%s] was terminated", d.name, d.id, extra=_about(d))
+        return self._revoked(d, "terminated", terminated=True)
 
     # --- refused by the gate ---
 
@@ -136,6 +171,8 @@ class Failures:
 
     def unregistered(self, d: Delivery) -> Settlement:
         exc = NotRegistered(f"no task named {d.name!r} is registered with the worker that received it")
+        if signals.task_unknown.receivers:
+            signals.task_unknown.send(sender=None, message=d, exc=exc, name=d.name, id=d.id)
         return self._dead(d, UNREGISTERED, str(exc), self._record(exc))
 
     def disallowed(self, d: Delivery, accept: Collection[str]) -> Settlement:
@@ -143,36 +180,59 @@ class Failures:
         return self._dead(d, DISALLOWED, str(exc), self._record(exc))
 
     def expired(self, d: Delivery) -> Settlement:
-        return self._revoked(d, "expired")
+        return self._revoked(d, "expired", terminated=False)
 
     # ---
 
-    def _revoked(self, d: Delivery, why: str) -> Settlement:
-        record = self._record(TaskRevokedError(why), states.REVOKED) if self._wanted(d) else None
-        return Settlement(d.queue, d.tag, d.id, DONE, result=record, inbox=d.inbox, record=d.record)
+    def _revoked(self, d: Delivery, why: str, *, terminated: bool) -> Settlement:
+        if signals.task_revoked.receivers:
+            from fastq.context import Context  # lazy: only where somebody listens
+
+            task = d.entry.task if d.entry is not None else None
+            signals.task_revoked.send(
+                sender=task, request=Context(task, d), terminated=terminated, signum=None, expired=not terminated
+            )
+        record = self._record(TaskRevokedError(why), states.REVOKED)
+        return Settlement(
+            d.queue, d.tag, d.id, DONE, result=record if self._wanted(d) else None, inbox=d.inbox, record=d.record,
+            effects=effects_of(d, record, self._now_ms(), errbacks=False),
+        )  # fmt: skip
 
     def _record(self, exc: BaseException, state: str = states.FAILURE) -> bytes:
         return failure_record(self._serializers, exc, self._now_ms(), state, traceback="")
 
     def _wanted(self, d: Delivery) -> bool:
-        return self._stores and (self._even_if_ignored or not d.ignore_result)
+        if not self._stores:
+            return False
+        if not d.ignore_result:
+            return True
+        own = None if d.entry is None else getattr(d.entry.task, "store_errors_even_if_ignored", None)
+        return bool(self._even_if_ignored if own is None else own)
 
     def _dead(self, d: Delivery, reason: str, error: str, record: bytes | None, traceback: str | None = None) -> Settlement:
         options: dict[str, Any] = {}
-        if record is not None and d.id and self._wanted(d):
-            options = {"result": record, "inbox": d.inbox}
+        if record is not None and d.id:
+            options["effects"] = effects_of(d, record, self._now_ms())
+            if self._wanted(d):
+                options.update(result=record, inbox=d.inbox)
         return Settlement(
             d.queue, d.tag, d.id, DEAD, reason=reason, detail=dead_detail(d, error, traceback), record=d.record, **options
         )
 
 
-def _is_cancellation(exc: BaseException) -> bool:
-    """Tell what a pool raises in a task to end it from what the task raises itself."""
-    if isinstance(exc, TaskCancelled | TaskKilled):
-        return True
-    # whoever raises asyncio's has imported it: it costs 30 ms, and most workers run no coroutine
-    asyncio = sys.modules.get("asyncio.exceptions")
-    return asyncio is not None and isinstance(exc, asyncio.CancelledError)
+def _reason(exc: BaseException) -> str:
+    """Return why a delivery becomes a dead letter."""
+    if isinstance(exc, EncodeError) and _from_core(exc):
+        return BAD_RESULT
+    if isinstance(exc, ResultTooLarge) and _from_core(exc):
+        return RESULT_TOO_LARGE
+    if isinstance(exc, DecodeError | ContentDisallowed) and _from_core(exc):
+        return BAD_ARGUMENTS
+    return FAILED
+
+
+def _about(d: Delivery) -> dict[str, str]:
+    return {"task_id": d.id, "task_name": d.name}
 
 
 def _text(exc: BaseException) -> str:

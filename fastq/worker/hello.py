@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from fastq.exceptions import ImproperlyConfigured
 from fastq.worker.options import WorkerOptions
+from fastq.worker.procname import expand_node
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
+    from fastq.config import Settings
 
 __all__ = ["Hello", "configure", "introduce", "set_up_logging"]
 
-_LOGGING = ("worker_hijack_root_logger", "worker_log_color", "worker_log_format", "worker_task_log_format")
+_LOGGING = ("worker_hijack_root_logger", "worker_log_color", "worker_log_format", "worker_log_json", "worker_task_log_format")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Hello:
     max_retries: int = 100
     #: the application's settings of logging, but what concerns tasks only
     logging: dict[str, Any] = field(default_factory=dict)
+    #: how each of the queues is bound, for the banner
+    bindings: tuple[str, ...] = ()
     #: where the embedded broker's file is, "" if another broker was named
     embedded: str = ""
     events: bool = False
@@ -76,7 +80,7 @@ def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
     with every None replaced by the application's setting."""
     conf = app.conf
     given = {"broker_url": options.broker, "result_backend": options.result_backend}
-    conf.override({name: value for name, value in given.items() if value is not None})
+    conf.override({name: value for name, value in given.items() if value is not None} | options.settings)
     if options.include:
         conf.override({"include": (*conf.include, *options.include)})
     app.finalize()
@@ -84,12 +88,13 @@ def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
     # prefork: both words mean the number of processes, and the command line wins whichever it uses
     alias = options.processes if pool == "prefork" else None
     setting = conf.worker_processes if pool == "prefork" else None
+    node = expand_node(options.hostname)
     return replace(
         options,
         pool=pool,
         concurrency=options.concurrency or alias or conf.worker_concurrency or setting or cpu_count(),
         processes=options.processes or conf.worker_processes,
-        queues=tuple(options.queues) or (conf.task_default_queue,),
+        queues=tuple(queue.of_node(node) for queue in app.router.consumed(options.queues, options.exclude_queues, node=node)),
         prefetch=conf.worker_prefetch if options.prefetch is None else options.prefetch,
         max_tasks_per_child=options.max_tasks_per_child or conf.worker_max_tasks_per_child,
         retry=options.retry and conf.broker_connection_retry_on_startup,
@@ -126,20 +131,31 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         processes=processes,
         slots=slots,
         queues=options.queues,
+        bindings=tuple(map(app.router.binding, options.queues)),
         tasks=tuple(sorted(task.name for task in app.tasks.regular())),
         lease_ms=round(conf.worker_lease * 1000),
         max_deliveries=conf.task_max_deliveries or 0,
         transport=transport,
         backend_extra=backend_extra,
-        run_once=tuple(
-            entry.name for entry in entries if not entry.acks_late or getattr(entry.task, "reject_on_worker_lost", None) is False
-        ),
-        unstored=tuple(entry.name for entry in entries if entry.ignore_result and not conf.task_store_errors_even_if_ignored),
+        run_once=tuple(entry.name for entry in entries if not entry.acks_late or _redelivers(entry.task, conf) is False),
+        unstored=tuple(entry.name for entry in entries if entry.ignore_result and not _stores_errors(entry.task, conf)),
         result_serializer=conf.result_serializer,
         retry=options.retry,
+        max_retries=conf.broker_connection_max_retries or 0,
         logging={name: conf[name] for name in _LOGGING},
         embedded=_file(broker_url) if app.broker_is_embedded else "",
     )
+
+
+def _redelivers(task: Any, conf: Settings) -> bool | None:
+    """Say whether a task runs again whose process has died under it: not only if that is False."""
+    own: bool | None = getattr(task, "reject_on_worker_lost", None)
+    return conf.get("task_reject_on_worker_lost") if own is None else own
+
+
+def _stores_errors(task: Any, conf: Settings) -> bool:
+    own = getattr(task, "store_errors_even_if_ignored", None)
+    return bool(conf.task_store_errors_even_if_ignored if own is None else own)
 
 
 def shape(pool: str, concurrency: int, processes: int | None) -> tuple[int, int]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastq._core import ProcessBoard
 from fastq.exceptions import ImproperlyConfigured, OperationalError
@@ -23,6 +23,10 @@ from fastq.worker.leases import LookRule
 from fastq.worker.loop import Loop, Timer
 from fastq.worker.reaper import Reaper, Snapshot
 from fastq.worker.reconnect import Backoff
+from fastq.worker.timeouts import Overrun, Timeouts
+
+if TYPE_CHECKING:
+    from fastq.transports import TransportOptions
 
 __all__ = ["Keeper", "open_store"]
 
@@ -49,12 +53,13 @@ class Keeper:
         #: names whose process was fenced but still settles under them what it was running -> its board
         self._former: dict[str, ProcessBoard] = {}
         #: names of dead processes that are not yet buried, with what is known of them
-        self._graves: dict[str, tuple[Snapshot | None, bool]] = {}
+        self._graves: dict[str, tuple[Snapshot | None, bool, Sequence[Overrun]]] = {}
         self._look = LookRule(self._interval_s)
         self._backoff = Backoff(longest_s=self._lease_s / 6, first_s=0.1)
         self._beat: Timer | None = None
         self._trouble = False
         self._watches: dict[str, Watch] = {}
+        self._timeouts = Timeouts(hello, broker, backend_opener(hello))
 
     # --- connecting ---
 
@@ -128,18 +133,25 @@ class Keeper:
         self._former[process] = board
         self._watches.pop(process, None)
 
-    def bury(self, process: str, snapshot: Snapshot | None, *, charge: bool = True) -> None:
-        """Hand back what a process of this node had that is dead, now or as soon as the broker answers."""
+    def bury(
+        self, process: str, snapshot: Snapshot | None, *, charge: bool = True, overruns: Sequence[Overrun] = ()
+    ) -> None:
+        """Hand back what a process of this node had that is dead, now or as soon as the broker answers.
+
+        ``overruns``: what it was killed for; that is settled first, and nobody else is charged.
+        """
         self._names.discard(process)
         self._former.pop(process, None)
         self._watches.pop(process, None)
-        self._graves[process] = (snapshot, charge)
+        self._graves[process] = (snapshot, charge and not overruns, overruns)
         if not self._trouble:
             self._dig()
 
     def _dig(self) -> None:
-        for process, (snapshot, charge) in list(self._graves.items()):
+        for process, (snapshot, charge, overruns) in list(self._graves.items()):
             try:
+                if overruns:
+                    self._timeouts.settle(process, overruns)
                 moved = self._reaper.bury(process, self._hello.queues, snapshot, charge=charge)
             except OperationalError as exc:
                 self._fail(exc)
@@ -255,25 +267,7 @@ def open_store(hello: Hello) -> tuple[Broker, Reaper]:
     # lazy: what transport it is is only known once the hello has come
     from fastq import transports
 
-    interval_s = hello.lease_ms / 3000
-    values: dict[str, Any] = dict(hello.transport)
-    options = transports.TransportOptions(
-        **{
-            **values,
-            "connect_timeout_s": min(values["connect_timeout_s"], interval_s * 0.4),
-            "socket_timeout_s": min(values["socket_timeout_s"], interval_s * 0.8),
-        }
-    )
-    broker = transports.open_broker(hello.broker_url, options)
-    opened: list[Backend] = []
-
-    def backend() -> Backend | None:
-        if hello.backend_url.startswith("disabled:"):
-            return None
-        if not opened:
-            own = options if hello.backend_extra is None else replace(options, extra=hello.backend_extra)
-            opened.append(transports.open_backend(hello.backend_url, own))
-        return opened[0]
+    broker = transports.open_broker(hello.broker_url, _transport_options(hello))
 
     def encode(exc: BaseException) -> tuple[str, bytes, str | None]:
         # lazy: needed when a task has killed its process for the last time, which most workers never see
@@ -285,10 +279,45 @@ def open_store(hello: Hello) -> tuple[Broker, Reaper]:
 
     reaper = Reaper(
         broker,
-        backend,
+        backend_opener(hello),
         max_deliveries=hello.max_deliveries,
         run_once=hello.run_once,
         unstored=hello.unstored,
         encode=encode,
     )
     return broker, reaper
+
+
+def backend_opener(hello: Hello) -> Callable[[], Backend | None]:
+    """Return what opens the result store at its first call: few supervisors ever need it. None: results are disabled."""
+    opened: list[Backend] = []
+
+    def open_backend() -> Backend | None:
+        # lazy: as above
+        from fastq import transports
+
+        if hello.backend_url.startswith("disabled:"):
+            return None
+        if not opened:
+            options = _transport_options(hello)
+            own = options if hello.backend_extra is None else replace(options, extra=hello.backend_extra)
+            opened.append(transports.open_backend(hello.backend_url, own))
+        return opened[0]
+
+    return open_backend
+
+
+def _transport_options(hello: Hello) -> TransportOptions:
+    """Return the application's options with timeouts short enough for renewals."""
+    # lazy: as above
+    from fastq import transports
+
+    interval_s = hello.lease_ms / 3000
+    values: dict[str, Any] = dict(hello.transport)
+    return transports.TransportOptions(
+        **{
+            **values,
+            "connect_timeout_s": min(values["connect_timeout_s"], interval_s * 0.4),
+            "socket_timeout_s": min(values["socket_timeout_s"], interval_s * 0.8),
+        }
+    )

@@ -77,6 +77,17 @@ class Link:
             self._out += data
         return self._deliver()
 
+    def interject(self, message: Mapping[str, Any]) -> bool:
+        """Send one short message from any thread, at once or not at all; False if it did not go.
+
+        It goes in one piece, and not into the middle of another: a child's own messages are shorter than what a socket takes.
+        """
+        try:
+            self._sock.send(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        except OSError:  # full, or the peer is gone: reading tells
+            return False
+        return True
+
     def flush(self) -> bool:
         """Send what is left, without waiting; False if the peer is gone."""
         while self._out and not self.closed:

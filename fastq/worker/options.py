@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 __all__ = ["WorkerOptions"]
 
@@ -19,6 +20,8 @@ class WorkerOptions:
     concurrency: int | None = None
     processes: int | None = None
     queues: tuple[str, ...] = ()
+    #: queues left out of those
+    exclude_queues: tuple[str, ...] = ()
     loglevel: str = "WARNING"
     #: node name; ``%h`` host, ``%n`` name part, ``%d`` domain
     hostname: str | None = None
@@ -30,6 +33,10 @@ class WorkerOptions:
     broker: str | None = None
     result_backend: str | None = None
     include: tuple[str, ...] = ()
+    #: drop what waits in those queues before the first task is taken
+    purge: bool = False
+    #: further settings by name, which win over the application's; plain values, as JSON has them
+    settings: dict[str, Any] = field(default_factory=dict)
     #: no banner
     quiet: bool = False
 
@@ -43,6 +50,6 @@ class WorkerOptions:
         known = {f.name for f in fields(cls)}
         if unknown := set(values) - known:
             raise ValueError(f"unknown worker options {sorted(unknown)}, expected some of {sorted(known)}")
-        for name in ("queues", "include"):
+        for name in ("queues", "exclude_queues", "include"):
             values[name] = tuple(values.get(name) or ())
         return cls(**values)

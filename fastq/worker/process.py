@@ -11,25 +11,31 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fastq import states
-from fastq._core import BatchWindow, Delivery, Runner, encode_result, packb
-from fastq.exceptions import OperationalError
+from fastq import signals
+from fastq._core import BatchWindow, Delivery, Runner
 from fastq.pools import make_pool
-from fastq.records import StoredResult
 from fastq.remote import repr_safe
 from fastq.running import current
+from fastq.transports import open_backend
 from fastq.transports.base import Backend
+from fastq.worker.arguments import Arguments
 from fastq.worker.board import open_region
 from fastq.worker.consumer import Consumer
 from fastq.worker.failures import Failures
 from fastq.worker.feeder import Feeder
+from fastq.worker.finished import Finished
 from fastq.worker.gate import Gate
+from fastq.worker.limits import Limits
 from fastq.worker.link import Link
+from fastq.worker.meta import Meta
 from fastq.worker.notify import Notifier
 from fastq.worker.nursery import describe_failure, leave
 from fastq.worker.options import WorkerOptions
+from fastq.worker.outcomes import Outcomes
+from fastq.worker.rates import Rates
 from fastq.worker.settler import Settler
 from fastq.worker.slots import Slots
+from fastq.worker.started import Started
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
@@ -74,14 +80,26 @@ def run_process(
         errors_even_if_ignored=conf.task_store_errors_even_if_ignored,
         now_ms=clock.now_ms,
     )
-    registry = app.registry()
-    tracks = any(entry is not None and entry.track_started for entry in map(registry.get, registry.names()))
+    arguments = Arguments(app, serializers, broker, backend, partial(_open_join_store, app))
+    outcomes = Outcomes(
+        app=app,
+        serializers=serializers,
+        failures=failures,
+        arguments=arguments,
+        meta=Meta(node, extended=bool(conf.get("result_extended"))),
+        clock=clock,
+        stores=backend is not None,
+        report_started=Started(backend, node, clock).note if backend is not None else None,
+        limits=Limits.open(the_pool, pool, board_fd=board_fd, index=index, slots=slots, link=link),
+        result_max_bytes=conf.result_max_bytes or 0,
+    )
     runner = Runner(
         emit=settler.emit,
         loads=serializers.loads,
         dumps=lambda entry, value: serializers.dumps(serializers.result, value),
-        on_error=failures.on_error,
-        prepare=_Started(backend, node, clock).note if tracks and backend is not None else None,
+        on_error=outcomes.on_error,
+        prepare=outcomes.prepare,
+        conclude=outcomes.conclude,
         on_success=_log_success if logger.isEnabledFor(logging.INFO) else None,
         current=current,
         board=board,
@@ -92,6 +110,7 @@ def run_process(
         call_async=the_pool.call_async,
     )
     clock.runner = runner
+    _watch(runner, outcomes)
     consumer = Consumer(
         broker=broker,
         settler=settler,
@@ -107,7 +126,11 @@ def run_process(
         lease_ms=int(conf.worker_lease * 1000),
         max_deliveries=conf.task_max_deliveries,
         max_tasks=options.max_tasks_per_child or conf.worker_max_tasks_per_child,
+        rates=Rates(broker, conf, node),
+        finished=None if backend is None or backend.shares(broker) else Finished(backend, clock.now_ms),
     )
+    if signals.worker_process_init.receivers:
+        signals.worker_process_init.send(sender=None)
     if pool != "solo":  # there the process is its own supervisor, and has taken the signals
         _install_signals(consumer)
     the_pool.start(Slots(runner), notifier.notify)
@@ -115,9 +138,12 @@ def run_process(
     try:
         the_pool.main(partial(_consume, consumer, link))
     finally:
+        if signals.worker_process_shutdown.receivers:
+            signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=1 if consumer.stopped_cold else 0)
         broker.close()
         if backend is not None:
             backend.close()
+        arguments.close()
         app.close()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -149,28 +175,26 @@ class _Clock:
         return ms or int(time.time() * 1000)
 
 
-class _Started:
-    """Write STARTED for the tasks that ask for it: one call each, before the task runs."""
+def _watch(runner: Runner, outcomes: Outcomes) -> None:
+    """Let every run be special as long as somebody wants to see every run."""
 
-    def __init__(self, backend: Backend, node: str, clock: _Clock) -> None:
-        self._backend = backend
-        self._clock = clock
-        self._body = packb({"pid": os.getpid(), "hostname": node})
+    def look() -> None:
+        runner.special = outcomes.sees_all()
 
-    def note(self, d: Delivery, args: object, kwargs: object) -> None:
-        if d.entry is None or not d.entry.track_started or d.ignore_result:
-            return
-        record = encode_result(states.STARTED, "application/x-msgpack", self._body, None, self._clock.now_ms(), None)
-        try:
-            self._backend.store([StoredResult(d.id, record)], final=False)
-        except OperationalError as exc:  # a report that did not arrive is no reason to fail the task
-            logger.warning("Could not report %s[%s] as started: %s", d.name, d.id, exc)
+    look()
+    signals.on_change(look)
+
+
+def _open_join_store(app: FastQ) -> Backend:
+    """Open the store of the broker, which keeps the joins, where results are kept elsewhere or nowhere."""
+    return open_backend(app.broker_url, app.transport_options())
 
 
 def _log_success(d: Delivery, value: object, runtime_ns: int) -> None:
     text = repr_safe(value)
-    if len(text) > REPR_MAX:
-        text = text[:REPR_MAX] + "..."
+    longest = getattr(d.entry.task, "resultrepr_maxsize", REPR_MAX) if d.entry is not None else REPR_MAX
+    if len(text) > longest:
+        text = text[:longest] + "..."
     logger.info("Task %s[%s] succeeded in %ss: %s", d.name, d.id, f"{runtime_ns / 1e9:.6f}", text)
 
 

@@ -17,6 +17,7 @@ from fastq._core import FINISHED, STARTED, ProcessBoard
 from fastq.exceptions import EnvelopeError, WorkerLostError
 from fastq.records import DEAD, Delivery, Lease, Settlement, StoredResult
 from fastq.transports.base import Backend, Broker
+from fastq.worker.effects import effects_of, ended
 
 __all__ = ["Lost", "Plan", "Reaper", "Snapshot", "plan"]
 
@@ -78,8 +79,8 @@ def plan(
     """Decide over what a dead process had leased from one queue, oldest first. Pure.
 
     ``started``: tags that were running; None: unknown, so all count as such. ``finished``: tags that had run, but whose outcome was
-    not settled. ``charge`` False: nobody is to blame (this node was told to stop at once). ``max_deliveries`` 0: no limit.
-    ``run_once``: names that must not run again once started, whatever the count.
+    not settled: not charged, but marked as paid. ``charge`` False: nobody is to blame (this node was told to stop at once).
+    ``max_deliveries`` 0: no limit. ``run_once``: names that must not run again once started, whatever the count.
     """
     result = Plan()
     charged: list[tuple[str, Delivery]] = []
@@ -95,6 +96,10 @@ def plan(
             result.dead.append(Lost(tag, delivery, delivery.deliveries + 1))
         elif running and charge:
             charged.append((tag, delivery))
+        elif tag in finished and not running:
+            # its result may be stored, if that is on another server: it is looked for before the task runs again (see Finished).
+            # And it has had its turn, should its rate be limited
+            result.marks[tag] = _core.remark(message, delivery.deliveries, True)
     last_chance = [c for c in charged if max_deliveries and c[1].deliveries >= max_deliveries - 1]
     # the protocol lets a process hold one delivery on its last chance; were there two, the older one alone is blamed
     for tag, delivery in last_chance[:1] or charged:
@@ -169,15 +174,23 @@ class Reaper:
         shared = backend is not None and backend.shares(self._broker)
         now_ms = self._broker.now_ms()
         settlements = []
-        results = []
-        for item in lost:
+        results: list[StoredResult] = []
+        # one that must not run twice may have ended, and its result have been stored, before its process died
+        known = backend.get([item.delivery.id for item in lost]) if backend is not None and not shared else [None] * len(lost)
+        for item, found in zip(lost, known, strict=True):
             d = item.delivery
+            if (settlement := ended(d, found, now_ms, queue=queue, tag=item.tag)) is not None:
+                settlements.append(settlement)
+                continue
             text = self._describe(item, process)
             content_type, body, _ = self._encode(WorkerLostError(text))
-            record = None
-            if backend is not None and self._stores(d):
-                record = _core.encode_result("FAILURE", content_type, body, None, now_ms, None)
+            record = _core.encode_result("FAILURE", content_type, body, None, now_ms, None)
+            effects = effects_of(d, record, now_ms)
+            stored = backend is not None and self._stores(d)
+            if stored:
                 results.append(StoredResult(d.id, record, d.inbox))
+            if effects is not None:
+                results.extend(effects.results)
             detail = {"name": d.name, "error": f"WorkerLostError: {text}", "deliveries": item.deaths, "process": process}
             settlements.append(
                 Settlement(
@@ -185,10 +198,11 @@ class Reaper:
                     item.tag,
                     d.id,
                     DEAD,
-                    result=record if shared else None,
+                    result=record if stored and shared else None,
                     inbox=d.inbox,
                     reason="worker-lost",
                     detail=_core.packb(detail),
+                    effects=effects,
                 )
             )
             logger.error("Task %s[%s] raised unexpected: WorkerLostError(%r)", d.name, d.id, text)

@@ -18,6 +18,8 @@ logger = logging.getLogger("fastq.worker.settler")
 MAX_UNSETTLED = 20_000
 #: settlements in one call
 MAX_BATCH = 1_000
+#: how the record of a run that is tried again begins: an array of six, and its state
+_RETRY = b"\x96\xa5RETRY"
 
 
 class Turn(NamedTuple):
@@ -90,9 +92,7 @@ class Settler:
         assert self._open is not None
         process, settlements, fetch = self._open
         if self._foreign is not None and not self._stored:
-            results = [StoredResult(s.id, s.result, s.inbox) for s in settlements if s.result is not None]
-            if results:
-                self._foreign.store(results)
+            self._store(settlements)
             self._stored = True
         fetched: Fetched | None = None
         fenced = False
@@ -108,6 +108,21 @@ class Settler:
             fenced = True
         self._open = None
         return Turn(fetched, settlements, fenced)
+
+    def _store(self, settlements: list[Settlement]) -> None:
+        """Store the results of a call in the backend, which is another server: first those that may be replaced later."""
+        assert self._foreign is not None
+        passing: list[StoredResult] = []
+        final: list[StoredResult] = []
+        for s in settlements:
+            if s.result is not None:
+                (passing if s.result[: len(_RETRY)] == _RETRY else final).append(StoredResult(s.id, s.result, s.inbox))
+            if s.effects is not None:
+                final.extend(s.effects.results)
+        if passing:
+            self._foreign.store(passing, final=False)
+        if final:
+            self._foreign.store(final)
 
     def _count_fenced(self, process: str, n: int) -> None:
         self.fenced += n

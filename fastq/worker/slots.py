@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import Any
 
 from fastq._core import Runner
 from fastq.records import Delivery
 
 __all__ = ["Slots"]
+
+
+def interruptible(awaitable: Awaitable[Any]) -> Awaitable[Any]:
+    # lazy: asyncio, which only a process that awaits has loaded
+    from fastq.pools.interrupts import Interruptible
+
+    return Interruptible(awaitable)
 
 
 class Slots:
@@ -31,7 +39,10 @@ class Slots:
             if call is None:
                 continue
             try:
-                value = await d.entry.fn(*call.args, **call.kwargs)
+                if d.flow is None and not d.entry.special and not runner.special:
+                    value = await d.entry.fn(*call.args, **call.kwargs)
+                else:  # it may have a time limit
+                    value = await interruptible(d.entry.fn(*call.args, **call.kwargs))
             except BaseException as exc:  # the slot must survive whatever a task raises, cancellation included
                 runner.finish(slot, call, None, exc)
             else:

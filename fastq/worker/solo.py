@@ -18,6 +18,8 @@ from typing import Any
 from fastq.exceptions import FastQError, ImproperlyConfigured
 from fastq.worker.banner import banner
 from fastq.worker.board import Board
+from fastq.worker.deaths import kill
+from fastq.worker.giveback import LOOK_S
 from fastq.worker.hello import Hello, set_up_logging, unshared
 from fastq.worker.identity import Identity
 from fastq.worker.keeper import Keeper, open_store
@@ -25,6 +27,7 @@ from fastq.worker.link import Link
 from fastq.worker.loop import Loop
 from fastq.worker.nursery import STOP_SIGNALS, describe_failure, ignore_stop_signals, import_run_process, move_in, settle_in
 from fastq.worker.options import WorkerOptions
+from fastq.worker.overdue import Overdue
 from fastq.worker.procname import expand_node, set_process_name
 from fastq.worker.reaper import Snapshot
 from fastq.worker.say import say, say_ready
@@ -143,6 +146,7 @@ def _fork_keeper(options: WorkerOptions, node: str, board: Board) -> tuple[Link,
     identity = Identity(node)
     sys.stdout.flush()
     sys.stderr.flush()
+    foreground = os.getpid()
     pid = os.fork()
     if pid:
         ours.close()
@@ -153,7 +157,7 @@ def _fork_keeper(options: WorkerOptions, node: str, board: Board) -> tuple[Link,
         # ^C and a service's TERM reach it too; it ends with its foreground process only
         ignore_stop_signals()
         set_process_name("LeaseKeeper")
-        code = _LeaseKeeper(options, identity, ours, board).run()
+        code = _LeaseKeeper(options, identity, ours, board, foreground).run()
     except BaseException:
         logger.exception("The lease keeper failed; the worker stops")
     finally:
@@ -165,7 +169,7 @@ def _fork_keeper(options: WorkerOptions, node: str, board: Board) -> tuple[Link,
 class _LeaseKeeper:
     """Keep the lease of the process this one was forked from."""
 
-    def __init__(self, options: WorkerOptions, identity: Identity, link: Link, board: Board) -> None:
+    def __init__(self, options: WorkerOptions, identity: Identity, link: Link, board: Board, foreground: int) -> None:
         self._options = options
         self._identity = identity
         self._link = link
@@ -175,6 +179,10 @@ class _LeaseKeeper:
         self._keeper: Keeper | None = None
         self._names: list[str] = []
         self._charge = True
+        #: pid of the process that runs the tasks
+        self._foreground = foreground
+        #: from its first run with a hard time limit on
+        self._overdue: Overdue | None = None
         self._failed = False
 
     def run(self) -> int:
@@ -198,6 +206,10 @@ class _LeaseKeeper:
             say_ready(self._identity.node)
         elif "holding" in message and self._keeper is not None and self._names:
             self._keeper.watch(self._names[-1], self._board.region(0, 1))
+        elif "limits" in message and self._hello is not None:
+            self._watch_limits(self._hello)
+        elif "recycle" in message:
+            logger.info("The worker ends (%s)", message["recycle"])
         elif "fenced" in message and self._keeper is not None:
             if message["fenced"] == self._names[-1]:
                 self._keeper.retire(self._names[-1], self._board.region(0, 1))
@@ -219,6 +231,15 @@ class _LeaseKeeper:
         self._keeper.connect(self._on_connected, self._give_up)
 
     def _on_connected(self) -> None:
+        if self._options.purge and self._hello is not None:
+            # lazy: few workers are told to
+            from fastq.worker.erase import erase
+
+            try:
+                erase(self._hello)
+            except FastQError as exc:
+                self._give_up(str(exc))
+                return
         self._new_name()
         self._link.send({"start": {"process": self._names[-1]}})
 
@@ -226,6 +247,25 @@ class _LeaseKeeper:
         assert self._keeper is not None
         self._names.append(self._identity.new_name(0))
         self._keeper.enter(self._names[-1])
+
+    def _watch_limits(self, hello: Hello) -> None:
+        if self._overdue is None:
+            region, deadlines = self._board.region(0, 1), self._board.deadlines(0, 1)
+            self._overdue = Overdue(self._loop, region, deadlines, hello.queues, kill=self._kill_foreground)
+        self._overdue.look()
+
+    def _kill_foreground(self) -> None:
+        """End a foreground process that its own alarm could not interrupt, and with it this worker."""
+        if os.getppid() == self._foreground:
+            kill(self._foreground)
+            self._await_death()
+
+    def _await_death(self) -> None:
+        # the link alone does not tell: a program that the task has forked may have its other end
+        if os.getppid() == self._foreground:
+            self._loop.after(LOOK_S, self._await_death)
+        else:
+            self._loop.stop()
 
     def _give_up(self, text: str) -> None:
         print(f"Error: {text}", file=sys.stderr, flush=True)
@@ -237,6 +277,7 @@ class _LeaseKeeper:
         """Hand back what the foreground process left."""
         assert self._hello is not None
         snapshot = Snapshot.of(self._board.region(0, 1), self._hello.queues)
+        overruns = self._overdue.overruns if self._overdue is not None else ()
         for process in self._names:
-            keeper.bury(process, snapshot, charge=self._charge)
+            keeper.bury(process, snapshot, charge=self._charge, overruns=overruns)
         keeper.bury_the_rest()

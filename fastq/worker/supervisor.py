@@ -186,7 +186,19 @@ class Supervisor:
             self._fail(str(exc))
             return
         keeper = self._keeper = Keeper(self._loop, hello, self._identity, broker, reaper)
-        keeper.connect(lambda: children.connected(keeper), self._fail)
+        keeper.connect(lambda: self._connected(hello, children, keeper), self._fail)
+
+    def _connected(self, hello: Hello, children: Children, keeper: Keeper) -> None:
+        if self._options.purge:
+            # lazy: few workers are told to
+            from fastq.worker.erase import erase
+
+            try:
+                erase(hello)
+            except FastQError as exc:
+                self._fail(str(exc))
+                return
+        children.connected(keeper)
 
     def _fail(self, text: str) -> None:
         """Give up at start."""

@@ -38,8 +38,10 @@ from collections.abc import Awaitable, Callable, Sequence  # noqa: E402
 from functools import partial  # noqa: E402
 from typing import Any  # noqa: E402
 
+from fastq.exceptions import SoftTimeLimitExceeded  # noqa: E402
 from fastq.pools import canonical_name, make_pool, needs_patching  # noqa: E402
 from fastq.pools.base import TaskCancelled, TaskKilled  # noqa: E402
+from fastq.pools.interrupts import Interruptible  # noqa: E402
 
 #: seconds; a law that takes longer is broken
 DEADLINE_S = 20.0
@@ -94,7 +96,7 @@ class Runner:
                 try:
                     value = delivery.fn()
                     if inspect.isawaitable(value):
-                        await value
+                        await Interruptible(value)
                 except BaseException as error:
                     self.errors[delivery.id] = error
                 self.ran.append(delivery.id)
@@ -707,6 +709,126 @@ def law_cancelling_while_tasks_end_never_costs_a_slot_or_strikes_another_task() 
         sys.setswitchinterval(interval)
     assert set(lab.runner.errors) <= cancelled, "a task was struck that nobody had cancelled"
     assert len(lab.free_at_done) == total + lab.slots
+
+
+def law_an_alarm_is_raised_in_the_task_which_may_catch_it() -> None:
+    lab = Lab(2)
+    seen: list[tuple[str, bool]] = []
+
+    def wait() -> None:
+        alarm = lab.pool.alarm(0.05, SoftTimeLimitExceeded, hard=False, awaited=False)
+        with contextlib.suppress(SoftTimeLimitExceeded):
+            spin()
+            raise AssertionError("no alarm came")
+        seen.append(("plain", alarm.cancel()))
+
+    async def wait_async() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                left_alone = group.create_task(asyncio.sleep(2 * DEADLINE_S))
+        except SoftTimeLimitExceeded:
+            task = asyncio.current_task()
+            assert task is not None and not task.cancelling()
+            await asyncio.sleep(0)  # it goes on
+            seen.append(("coroutine", left_alone.cancelled()))
+
+    def call() -> Any:
+        alarm = lab.pool.alarm(0.05, SoftTimeLimitExceeded, hard=False, awaited=True)
+        if ASYNC:
+            return wait_async()
+        lab.pool.call_async(wait_async, (), {})
+        assert alarm.cancel()
+        return None
+
+    def consume() -> None:
+        lab.submit(Delivery("plain", wait))
+        assert lab.pool.stop(DEADLINE_S)
+        lab.submit(Delivery("coroutine", call))
+        assert lab.pool.stop(DEADLINE_S)
+
+    lab.run(consume)
+    assert lab.runner.errors == {}
+    assert seen == [("plain", True), ("coroutine", True)]
+
+
+def law_an_alarm_that_is_not_caught_leaves_the_task_as_the_plain_error() -> None:
+    lab = Lab(2)
+
+    async def wait_async() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(2 * DEADLINE_S))
+            await asyncio.gather(asyncio.sleep(2 * DEADLINE_S), asyncio.sleep(2 * DEADLINE_S))
+
+    def call(hard: bool) -> Any:
+        lab.pool.alarm(0.05, TaskKilled if hard else SoftTimeLimitExceeded, hard=hard, awaited=True)
+        return wait_async() if ASYNC else lab.pool.call_async(wait_async, (), {})
+
+    def plain(hard: bool) -> None:
+        lab.pool.alarm(0.05, TaskKilled if hard else SoftTimeLimitExceeded, hard=hard, awaited=False)
+        spin()
+
+    def consume() -> None:
+        for hard in (False, True):
+            for fn in (call, plain):
+                lab.submit(Delivery(f"{fn.__name__} {hard}", partial(fn, hard)))
+                assert lab.pool.stop(DEADLINE_S)
+
+    lab.run(consume)
+    assert {name: type(error) for name, error in lab.runner.errors.items()} == {
+        f"{name} {hard}": TaskKilled if hard else SoftTimeLimitExceeded for name in ("call", "plain") for hard in (False, True)
+    }
+
+
+def law_a_cancelled_alarm_strikes_nobody() -> None:
+    """Alarms that ring just when their tasks end."""
+    lab = Lab(4)
+    rng = random.Random(2)
+    struck: set[str] = set()
+    missed: set[str] = set()
+    total = 300
+
+    def work(id: str, after_s: float, n: int) -> None:
+        alarm = None
+        while True:
+            try:
+                if alarm is None and id not in missed:
+                    alarm = lab.pool.alarm(after_s, SoftTimeLimitExceeded, hard=False, awaited=False)
+                for _ in range(n):
+                    if GREEN:
+                        time.sleep(0)
+                n = 0
+                if alarm is None or alarm.cancel():
+                    struck.add(id)
+                return
+            except SoftTimeLimitExceeded:
+                missed.add(id)
+
+    def consume() -> None:
+        for i in range(total):
+            n = rng.randrange(20 if GREEN else 3000)
+            lab.submit(Delivery(f"t{i}", partial(work, f"t{i}", rng.random() * 0.001, n)))
+            lab.submit(Delivery(f"u{i}"))
+            if GREEN:
+                time.sleep(0)
+        assert lab.pool.stop(DEADLINE_S)
+        assert lab.drained()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        lab.run(consume)
+    finally:
+        sys.setswitchinterval(interval)
+    assert lab.runner.errors == {}, "a task was struck that had cancelled its alarm, or that had none"
+    assert missed <= struck
+    assert len(lab.runner.ran) == 2 * total
+
+
+def spin() -> None:
+    """Run Python code, and wait, for a long time."""
+    end = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end:
+        time.sleep(0.001)
 
 
 def law_a_batch_of_several_cannot_be_cancelled() -> None:

@@ -17,7 +17,7 @@ import pytest
 import fastq
 from fastq import FastQ, Task, current_app, current_task, shared, shared_task
 from fastq.config import SettingWarning
-from fastq.exceptions import AlreadyRegistered, ImproperlyConfigured, NotRegistered
+from fastq.exceptions import DuplicateTaskNameWarning, ImproperlyConfigured, NotRegistered
 
 
 @pytest.fixture
@@ -66,15 +66,29 @@ def test_naming_can_be_overridden() -> None:
     assert Named(set_as_current=False).task(add).name == "ADD"
 
 
-def test_two_functions_of_one_name_are_refused_and_a_reloaded_one_replaces(app: FastQ) -> None:
-    app.task(name="x")(add)
+def test_of_two_functions_with_one_name_the_first_is_the_task_and_a_reloaded_one_replaces(app: FastQ) -> None:
+    first = app.task(name="x")(add)
 
     def other() -> None: ...
 
-    with pytest.raises(AlreadyRegistered, match=r"two tasks are named 'x': .*add and .*other"):
-        app.task(name="x")(other)
+    with pytest.warns(DuplicateTaskNameWarning, match=r"two tasks are named 'x': .*add and .*other; the task is .*add"):
+        second = app.task(name="x")(other)
+    assert second is first and app.tasks["x"] is first
     again = app.task(name="x")(add)
-    assert app.tasks["x"] is again
+    assert app.tasks["x"] is again is not first
+
+
+def test_a_registered_task_replaces_another_of_its_name(app: FastQ) -> None:
+    app.task(name="x")(add)
+
+    class Other(Task[[], None]):
+        name = "x"
+
+        def run(self) -> None: ...
+
+    with pytest.warns(DuplicateTaskNameWarning, match=r"the task is .*Other"):
+        task = app.register_task(Other)
+    assert app.tasks["x"] is task
 
 
 def test_an_unknown_task_is_named_with_a_close_one(app: FastQ) -> None:
@@ -299,7 +313,7 @@ def test_config_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     assert app.conf.task_default_queue == "source"
     app.config_from_object({"FASTQ_TASK_DEFAULT_QUEUE": "spaced"}, namespace="FASTQ")
     assert app.conf.task_default_queue == "spaced"
-    with pytest.raises(ImproperlyConfigured, match="'MY_CONFIG' is not set"):
+    with pytest.raises(ImproperlyConfigured, match="MY_CONFIG is not set"):
         app.config_from_envvar("MY_CONFIG")
     assert not app.config_from_envvar("MY_CONFIG", silent=True)
     monkeypatch.setenv("MY_CONFIG", "fastq.config:SETTINGS")

@@ -15,6 +15,7 @@ from fastq._core import encode_result, packb, peek
 from fastq.app import FastQ
 from fastq.cli import cli
 from fastq.finding import find_app
+from fastq.queues import Exchange, Queue
 from fastq.records import StoredResult
 from fastq.transports import open_inspector
 
@@ -148,6 +149,14 @@ def test_call_says_what_is_wrong_with_an_option(project: str, app: FastQ, fastq:
     assert depth(app) == (0, 0)
 
 
+def test_call_chooses_queues_by_exchange_and_key(fastq: Invoke, app: FastQ) -> None:
+    app.conf.task_queues = [Queue("a", Exchange("x", "topic"), "a.#"), Queue("b", Exchange("x", "topic"), "b.#")]
+    assert fastq("call", "x", "--exchange", "x", "--routing-key", "b.c").exit_code == 0
+    assert (len(waiting(app, "a")), len(waiting(app, "b"))) == (0, 1)
+    result = fastq("call", "x", "--exchange", "x", "--routing-key", "c")
+    assert result.exit_code == 2 and "none of its queues takes" in result.output
+
+
 def test_broker_option_wins_over_the_application(project: str, tmp_path: Path, fastq: Invoke) -> None:
     other = f"sqlite:///{tmp_path}/other.db"
     assert fastq("-b", other, "call", f"{project}.add", "-a", "[1]").exit_code == 0
@@ -242,9 +251,7 @@ def test_purge_touches_only_the_chosen_queues(app: FastQ, fastq: Invoke) -> None
     assert fastq("purge", "-f", "-Q", "b").output == "Purged 2 messages from 1 queue.\n"
 
 
-def test_a_mistake_in_the_users_module_is_shown_without_how_we_came_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_in_the_users_module_is_shown_without_how_we_came_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.joinpath("broken_app.py").write_text("import not_installed_anywhere\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

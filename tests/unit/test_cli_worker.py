@@ -41,7 +41,7 @@ def invoke(*args: str) -> Result:
 
 
 def test_every_option_reaches_the_worker(ran: Ran) -> None:
-    line = "worker -A proj -P gevent -c 500 --processes 2 -Q a,b -l info -n w1@%h --prefetch 0 --max-tasks-per-child 9"
+    line = "worker -A proj -P gevent -c 500 --processes 2 -Q a,b -X b -l info -n w1@%h --prefetch 0 --max-tasks-per-child 9 --purge"
     result = invoke(*line.split(), *["-I", "x,y", "--no-retry", "-b", "redis://b", "--result-backend", "redis://r"])
     assert result.exit_code == 7, result.output
     assert ran == [
@@ -53,6 +53,8 @@ def test_every_option_reaches_the_worker(ran: Ran) -> None:
                 concurrency=500,
                 processes=2,
                 queues=("a", "b"),
+                exclude_queues=("b",),
+                purge=True,
                 loglevel="INFO",
                 hostname="w1@%h",
                 prefetch=0,
@@ -93,6 +95,22 @@ def test_options_of_celery_with_nothing_to_switch_off_are_accepted(ran: Ran) -> 
     assert ran == [("supervisor", WorkerOptions())]
 
 
+def test_options_of_celery_that_mean_something_else_here_are_accepted(ran: Ran) -> None:
+    result = invoke("worker", "-O", "fair", "--prefetch-multiplier", "1")
+    assert result.exit_code == 7, result.output
+    assert ran == [("supervisor", WorkerOptions())]
+    invoke("worker", "--disable-prefetch", "-c", "auto")
+    assert ran[1:] == [("supervisor", WorkerOptions(prefetch=0))]
+
+
+def test_limits_and_settings_behind_the_options_reach_the_worker(ran: Ran) -> None:
+    result = invoke("worker", "--time-limit", "30", "--soft-time-limit", "2.5", "worker.lease=20", "task_acks_late=no")
+    assert result.exit_code == 7, result.output
+    options = ran[0][1]
+    assert options.settings == {"task_time_limit": 30, "task_soft_time_limit": 2.5, "worker_lease": 20, "task_acks_late": False}
+    assert WorkerOptions.from_json(options.to_json()) == options
+
+
 @pytest.mark.parametrize("level", ["debug", "Info", "WARNING"])
 def test_loglevel_in_any_case(ran: Ran, level: str) -> None:
     invoke("worker", "-l", level)
@@ -125,6 +143,11 @@ def test_missing_pool_library_names_the_extra(ran: Ran, monkeypatch: pytest.Monk
         (["-Q", ","], "names nothing"),
         (["--workdir", "/no/such/folder"], "does not exist"),
         (["--concurency", "3"], "Did you mean"),
+        (["--time-limit", "-1"], "is not in the range"),
+        (["-O", "best"], "'best' is not one of"),
+        (["--disable-prefetch", "--prefetch", "3"], "exclude each other"),
+        (["worker.leese=20"], "no setting 'worker_leese' (did you mean 'worker_lease'?)"),
+        (["stray"], "'stray': expected a setting and its value"),
     ],
 )
 def test_wrong_options_say_what_was_seen(ran: Ran, args: list[str], text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastq.config import settings_markdown
+from fastq.settings_page import settings_markdown
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -41,4 +41,19 @@ def test_the_map_names_files_that_exist() -> None:
 
 def test_the_settings_page_is_what_the_table_says() -> None:
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert page == settings_markdown(), "docs/settings.md is older than fastq/config.py: run make docs"
+    assert page == settings_markdown(), "docs/settings.md is older than fastq/settings_table.py: run make docs"
+
+
+def test_the_examples_of_the_routing_page_run() -> None:
+    page = (ROOT / "docs" / "routing.md").read_text(encoding="utf-8")
+    namespace: dict[str, object] = {"__name__": "shop"}
+    examples = list(re.finditer(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    assert len(examples) > 4
+    try:
+        for example in examples:
+            # the line of an error is its line on the page
+            before = "\n" * (page[: example.start()].count("\n") + 1)
+            exec(compile(before + example[1], "docs/routing.md", "exec"), namespace)
+    finally:
+        if "app" in namespace:
+            namespace["app"].close()  # type: ignore[attr-defined]

@@ -265,7 +265,7 @@ def test_an_exception_thrown_after_its_task_ended_strikes_neither_the_slot_nor_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The consumer sees the task running and throws; between the two the task ends."""
-    throw = threads._raise_in
+    throw = threads.raise_in
     announced, ended = threading.Event(), threading.Event()
 
     def throw_late(ident: int, error: type[BaseException] | None) -> None:
@@ -274,7 +274,7 @@ def test_an_exception_thrown_after_its_task_ended_strikes_neither_the_slot_nor_t
             assert ended.wait(20)
         throw(ident, error)
 
-    monkeypatch.setattr(threads, "_raise_in", throw_late)
+    monkeypatch.setattr(threads, "raise_in", throw_late)
     errors: list[BaseException] = []
     ran: list[str] = []
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from typing import Any
 
 import pytest
 
 from fastq import exceptions
-from fastq.exceptions import RemoteError
-from fastq.remote import RemoteTraceback, decode_exception, encode_exception
+from fastq.exceptions import (
+    ChordError,
+    MaxRetriesExceededError,
+    Reject,
+    RemoteError,
+    Retry,
+    SecurityError,
+    UnpickleableExceptionWrapper,
+)
+from fastq.remote import RemoteTraceback, decode_exception, decode_failure, encode_exception
 from fastq.serialization import Serializers
 
 SERIALIZERS = Serializers()
@@ -143,13 +152,13 @@ def test_a_class_from_a_module_not_imported_here_has_a_stand_in_of_its_name() ->
 )
 def test_what_is_no_exception_class_is_refused(module: str, name: str) -> None:
     back = wire(type=name, module=module, args=["echo pwned"])
-    assert isinstance(back, RemoteError)
+    assert isinstance(back, SecurityError)
     assert "not an exception class" in str(back)
 
 
 @pytest.mark.parametrize("name", ["__class__", "ValueError.__init__", "ValueError.mro", "", ".", "ValueError."])
 def test_odd_names_do_no_harm(name: str) -> None:
-    assert isinstance(wire(type=name, module="builtins", text="t"), RemoteError)
+    assert isinstance(wire(type=name, module="builtins", text="t"), RemoteError | SecurityError)
 
 
 @pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt", "GeneratorExit"])
@@ -162,6 +171,35 @@ def test_a_body_of_another_shape_is_an_exception_too() -> None:
     content_type, body = SERIALIZERS.dumps("msgpack", [1, 2])
     assert isinstance(decode_exception(content_type, body, None, SERIALIZERS), RemoteError)
     assert isinstance(wire(type=3, module=None, args="text", text=None, state=[1]), RemoteError)
+
+
+def test_what_is_not_written_as_an_exception_is_given_as_it_is_on_demand() -> None:
+    content_type, body = SERIALIZERS.dumps("msgpack", {"type": "a meta of one's own"})
+    assert decode_failure(content_type, body, None, SERIALIZERS) == {"type": "a meta of one's own"}
+    assert isinstance(decode_failure(*encode_exception(ValueError("x"), SERIALIZERS), SERIALIZERS), ValueError)
+
+
+@pytest.mark.parametrize("name", ["msgpack", "json"])
+def test_fastqs_own_exceptions_keep_what_they_say(name: str) -> None:
+    retry = travel(Retry("later", exc=KeyError("k"), when=3.5), name)
+    assert isinstance(retry, Retry) and (retry.message, retry.excs, retry.when) == ("later", "KeyError('k')", 3.5)
+    assert retry.humanize() == "in 3.5s" and str(retry) == "later"
+    chord = travel(ChordError("Dependency x raised ValueError('y')"), name)
+    assert isinstance(chord, ChordError) and str(chord) == "Dependency x raised ValueError('y')"
+    over = travel(MaxRetriesExceededError("Can't retry", task_args=(1,), task_kwargs={"k": 2}), name)
+    assert isinstance(over, MaxRetriesExceededError) and list(over.task_args) == [1] and over.task_kwargs == {"k": 2}
+    reject = travel(Reject("why", requeue=True), name)
+    assert isinstance(reject, Reject) and (reject.reason, reject.requeue) == ("why", True)
+
+
+def test_a_stand_in_says_what_it_stands_for_and_can_be_pickled() -> None:
+    unknown = wire(type="Outer.Error", module="no_such_module_here", args=["a"], text="a text")
+    broken = travel(Broken("x"))
+    assert not isinstance(unknown, UnpickleableExceptionWrapper) and isinstance(broken, UnpickleableExceptionWrapper)
+    for exc, module, name, args in ((unknown, "no_such_module_here", "Outer.Error", ("a",)), (broken, __name__, "Broken", ("x",))):
+        for seen in (exc, pickle.loads(pickle.dumps(exc))):
+            assert isinstance(seen, RemoteError) and str(seen) == str(exc)
+            assert (seen.exc_module, seen.exc_cls_name, seen.exc_args) == (module, name, args)  # type: ignore[attr-defined]
 
 
 def test_long_texts_are_cut() -> None:

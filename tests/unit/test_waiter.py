@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fastq import _core, waiter
+from fastq import _core, mailroom, waiter
 from fastq.exceptions import OperationalError
 from fastq.waiter import Waiter
 
@@ -20,7 +20,7 @@ from fastq.waiter import Waiter
 @pytest.fixture(autouse=True)
 def no_slow_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be found by the slow poll that should have been found at once."""
-    monkeypatch.setattr(waiter, "POLL_FIRST_S", 600.0)
+    monkeypatch.setattr(mailroom, "POLL_FIRST_S", 600.0)
 
 
 def record(state: str = "SUCCESS", size: int = 0) -> bytes:
@@ -209,7 +209,7 @@ def test_what_was_sent_before_a_break_is_read_before_it_is_waited_for() -> None:
 
 
 def test_an_inbox_that_stays_away_is_told_to_every_waiter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiter, "GIVE_UP_S", 0.1)
+    monkeypatch.setattr(mailroom, "GIVE_UP_S", 0.1)
     store = Store()
     store.refuse = 10_000
     errors: list[BaseException] = []
@@ -228,7 +228,7 @@ def test_an_inbox_that_stays_away_is_told_to_every_waiter(monkeypatch: pytest.Mo
 
 
 def test_a_half_open_connection_is_found_by_the_slow_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiter, "POLL_FIRST_S", 0.02)
+    monkeypatch.setattr(mailroom, "POLL_FIRST_S", 0.02)
     store = Store()
     results = store.sent("a", "b")
     store.waiter.wait(results, 0)
@@ -246,7 +246,7 @@ def test_the_lead_goes_on_to_those_who_still_wait() -> None:
     results = store.sent(*ids)
     store.waiter.wait([results[0]], 0)
     threads = [start(lambda r=r: store.waiter.wait([r], 20)) for r in results]  # type: ignore[misc]
-    state = store.waiter._state()
+    state = store.waiter._room()
     until(lambda: len(state.tickets) == 20)
     for id in ids:
         store.put(id, record())
@@ -271,7 +271,7 @@ def test_an_interrupted_leader_leaves_a_fresh_inbox_to_the_next() -> None:
     first = start(leader)
     until(lambda: store.inboxes and store.inboxes[0].reading.is_set())
     second = start(lambda: store.waiter.wait([b], 20))
-    until(lambda: len(store.waiter._state().tickets) == 2)
+    until(lambda: len(store.waiter._room().tickets) == 2)
     store.inboxes[0].arrivals.put(KeyboardInterrupt())
     first.join(20)
     until(lambda: len(store.inboxes) == 2 and store.inboxes[1].reading.is_set())
@@ -297,7 +297,7 @@ def test_two_objects_of_one_id_both_get_it() -> None:
     three = Result("a")
     store.waiter.wait([one, two], 0)
     threads = [start(lambda r=r: store.waiter.wait([r], 20)) for r in (one, two)]  # type: ignore[misc]
-    until(lambda: len(store.waiter._state().tickets) == 2)
+    until(lambda: len(store.waiter._room().tickets) == 2)
     store.put("a", record())
     for thread in threads:
         thread.join(20)
@@ -323,9 +323,9 @@ def test_results_of_others_are_polled_for_with_back_off(monkeypatch: pytest.Monk
 
 
 def test_results_nobody_holds_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiter, "SWEEP_AT", 100)
+    monkeypatch.setattr(mailroom, "SWEEP_AT", 100)
     store = Store()
-    state = store.waiter._state()
+    state = store.waiter._room()
     state.sweep_at = 100
     held = store.sent("held")
     for i in range(1000):
@@ -352,7 +352,7 @@ def test_coroutines_wait_through_a_reader_thread() -> None:
 
     asyncio.run(work())
     assert all(result.arrived() for result in results)
-    assert store.waiter._state().tickets == {}
+    assert store.waiter._room().tickets == {}
 
 
 def test_coroutines_of_several_loops_and_threads_wait_together() -> None:
@@ -367,7 +367,7 @@ def test_coroutines_of_several_loops_and_threads_wait_together() -> None:
 
     threads = [start(lambda: loop(results[:10])), start(lambda: loop(results[10:20]))]
     threads += [start(lambda r=r: store.waiter.wait([r], 20)) for r in results[20:]]  # type: ignore[misc]
-    until(lambda: len(store.waiter._state().tickets) == 30)
+    until(lambda: len(store.waiter._room().tickets) == 30)
     until(lambda: store.inboxes and store.inboxes[0].reading.is_set())
     for result in results:
         store.put(result.id, record())
@@ -396,7 +396,7 @@ def test_a_coroutines_time_is_over_and_it_can_be_cancelled() -> None:
         assert await store.waiter.await_([result], 5) == [result]
 
     asyncio.run(work())
-    assert store.waiter._state().tickets == {}
+    assert store.waiter._room().tickets == {}
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of what this is about

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from fastq import _core
+from fastq import _core, flow
 from fastq.exceptions import OperationalError
-from fastq.records import Lease, StoredResult
+from fastq.records import Joined, Lease, StoredResult
 from fastq.transports.base import Broker, Inbox
 from fastq.worker.board import Board
 from fastq.worker.reaper import Plan, Reaper, Snapshot, plan
@@ -89,6 +89,7 @@ class FakeBackend:
     def __init__(self, shared: bool) -> None:
         self.shared = shared
         self.stored: list[StoredResult] = []
+        self.known: dict[str, bytes] = {}
 
     def shares(self, broker: Broker) -> bool:
         return self.shared
@@ -97,9 +98,12 @@ class FakeBackend:
         self.stored += results
 
     def get(self, ids: Sequence[str]) -> list[bytes | None]:
-        return [None for _ in ids]
+        return [self.known.get(id) for id in ids]
 
     def forget(self, ids: Sequence[str]) -> None: ...
+
+    def joined(self, queue: str, join: str) -> Joined | None:
+        raise NotImplementedError
 
     def inbox(self, name: str) -> Inbox:
         raise NotImplementedError
@@ -155,6 +159,39 @@ def test_the_result_of_an_ignored_task_is_not_stored() -> None:
         broker.lease("default", "p", sent)
         reaper(broker, backend, unstored).bury("p", ["default"], None)
         assert broker.dead[0].result is None
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_was_to_follow_a_lost_task_hears_of_it(shared: bool) -> None:
+    following = flow.leaf("next", "t", "default", 0, "application/x-msgpack", b"", waited=True)
+    broker, backend = FakeBroker(), FakeBackend(shared)
+    broker.lease("default", "p", message(deliveries=2, flow={"chain": [following], "join": ["j", "0", "default"]}))
+    reaper(broker, backend).bury("p", ["default"], None)
+    effects = broker.dead[0].effects
+    assert [(count.join, count.failed) for count in effects.counts] == [("j", True)]
+    assert [(result.id, result.inbox) for result in effects.results] == [("next", "inbox")]
+    assert [result.id for result in backend.stored] == ([] if shared else ["id", "next"])
+
+
+def test_a_damaged_flow_does_not_keep_a_lost_task_from_its_end() -> None:
+    broker = FakeBroker()
+    broker.lease("default", "p", message(deliveries=2, flow={"join": 7}))
+    reaper(broker, FakeBackend(True)).bury("p", ["default"], None)
+    assert broker.dead[0].effects is None
+
+
+def test_what_had_ended_goes_back_uncharged_and_marked_so_that_its_result_is_looked_for() -> None:
+    made = decide(("a", message()), ("b", message(deliveries=1)), started=set(), finished={"a", "b"})
+    assert counts(made) == {"a": 0, "b": 1} and all(_core.peek(marked).paid for marked in made.marks.values())
+
+
+def test_a_task_that_must_not_run_twice_keeps_the_result_it_has() -> None:
+    broker, backend = FakeBroker(), FakeBackend(False)
+    backend.known["id"] = _core.encode_result("SUCCESS", "application/x-msgpack", b"\x01", None, 1, None)
+    broker.lease("default", "p", message("tasks.once", flow={"join": ["j", "0", "default"]}))
+    reaper(broker, backend).bury("p", ["default"], Snapshot({}, {"default": {"0:1:0"}}))
+    assert not broker.dead and not backend.stored
+    assert [count.failed for count in broker.done[0].effects.counts] == [False]
 
 
 def test_disabled_results_store_nothing() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fastq import _core
 from fastq.exceptions import OperationalError
-from fastq.records import DEAD, RETURN, Fetch, Fetched, Lease, Publication, Settled, Settlement
+from fastq.records import DEAD, DONE, RETURN, Fetch, Fetched, Lease, Opening, Publication, Settled, Settlement
 from fastq.transports.base import Wake
 
 __all__ = ["FakeBroker", "message"]
@@ -32,6 +32,7 @@ class FakeBroker:
         #: queue -> messages, head first
         self.ready: dict[str, list[bytes]] = {}
         self.dead: list[Settlement] = []
+        self.done: list[Settlement] = []
         self.calls: list[str] = []
         self.old: list[Lease] = []
 
@@ -91,6 +92,8 @@ class FakeBroker:
                 skipped.append(s.tag)
             elif s.verdict == DEAD:
                 self.dead.append(s)
+            elif s.verdict == DONE:
+                self.done.append(s)
             else:
                 assert s.verdict == RETURN
                 back.setdefault(s.queue, []).append(sent)
@@ -98,7 +101,12 @@ class FakeBroker:
             self.ready[queue] = messages + self.ready.get(queue, [])
         return Settled(tuple(skipped))
 
-    def publish(self, producer: str, number: int, publications: Sequence[Publication]) -> None:
+    def reserve(self, bucket: str, n: int, period_us: int, burst: int) -> list[int]:
+        raise NotImplementedError("a supervisor runs nothing")
+
+    def publish(
+        self, producer: str, number: int, publications: Sequence[Publication], openings: Sequence[Opening] = ()
+    ) -> None:
         raise NotImplementedError("a supervisor publishes nothing")
 
     def fetch(self, fetch: Fetch) -> Fetched:

@@ -11,24 +11,31 @@ from typing import Any
 
 from fastq import _core
 from fastq._core import BatchWindow, Entry, ProcessBoard, Registry, Runner
+from fastq.app import FastQ
 from fastq.exceptions import OperationalError
 from fastq.pools import make_pool
-from fastq.records import Fetch, Fetched, Lease, Publication, Settled, Settlement
+from fastq.records import Fetch, Fetched, Lease, Opening, Publication, Settled, Settlement
 from fastq.running import current
 from fastq.serialization import Serializers
 from fastq.transports import memory as memory_transport
 from fastq.transports import open_backend, open_broker, open_inspector
 from fastq.transports.base import Broker, TransportOptions, Wake
+from fastq.worker.arguments import Arguments
 from fastq.worker.board import Board, open_region
 from fastq.worker.consumer import Consumer
 from fastq.worker.failures import Failures
 from fastq.worker.feeder import Feeder
+from fastq.worker.finished import Finished
 from fastq.worker.gate import Gate
 from fastq.worker.link import Link
+from fastq.worker.meta import Meta
 from fastq.worker.notify import Notifier
+from fastq.worker.outcomes import Outcomes
+from fastq.worker.rates import Rates
 from fastq.worker.reconnect import Backoff
 from fastq.worker.settler import Settler
 from fastq.worker.slots import Slots
+from fastq.worker.started import Started
 
 #: seconds; nothing here takes that long unless it hangs
 DEADLINE_S = 20.0
@@ -105,8 +112,14 @@ class Trouble:
     def now_ms(self) -> int:
         return self._broker.now_ms()
 
-    def publish(self, producer: str, number: int, publications: Sequence[Publication]) -> None:
+    def publish(
+        self, producer: str, number: int, publications: Sequence[Publication], openings: Sequence[Opening] = ()
+    ) -> None:
         raise NotImplementedError
+
+    def reserve(self, bucket: str, n: int, period_us: int, burst: int) -> list[int]:
+        answer: list[int] = self.call("reserve", lambda: self._broker.reserve(bucket, n, period_us, burst))
+        return answer
 
     def renew(self, queues: Sequence[str], processes: Sequence[str], lease_ms: int) -> list[Lease]:
         raise NotImplementedError
@@ -166,7 +179,12 @@ class Rig:
         entry: dict[str, Any] | None = None,
         window: BatchWindow | None = None,
         accept: Sequence[str] = ("msgpack", "json"),
+        app: FastQ | None = None,
+        report_started: bool = False,
     ) -> None:
+        """``app``: run its tasks, on its broker, and settle them as a whole worker does; ``tasks`` is ignored then."""
+        if app is not None:
+            url, backend_url = app.broker_url, app.backend_url if app.keeps_results else None
         self.url = url or f"memory://rig{next(_names)}"
         self.queues = tuple(queues)
         options = TransportOptions(lease_ms=lease_ms)
@@ -178,7 +196,7 @@ class Rig:
         self.trouble = Trouble(open_broker(self.url, options), fails)
         self.lease_ms = lease_ms
         self.entries = {name: Entry(name, fn, **(entry or {})) for name, fn in tasks.items()}
-        self.registry = Registry(self.entries.values())
+        self.registry = Registry(self.entries.values()) if app is None else app.registry()
         self._memory = Board()
         self.board: ProcessBoard = self._memory.region(0, slots)
         own = open_region(self._memory.fd, 0, slots)
@@ -188,7 +206,7 @@ class Rig:
         self.notifier = Notifier()
         backend = self.backend
         self.settler = Settler(self.trouble, _Same(backend, self.broker) if backend is not None else None)
-        serializers = Serializers(accept=accept)
+        serializers = self.serializers = Serializers(accept=accept) if app is None else app.serializers
         self.pool = make_pool(pool, slots)
         failures = Failures(
             serializers,
@@ -196,11 +214,15 @@ class Rig:
             errors_even_if_ignored=errors_even_if_ignored,
             now_ms=lambda: 1,
         )
+        outcomes = None if app is None else self._outcomes(app, failures, report_started)
         self.runner = Runner(
             emit=self.settler.emit,
             loads=serializers.loads,
             dumps=lambda entry, value: serializers.dumps(serializers.result, value),
-            on_error=failures.on_error,
+            on_error=failures.on_error if outcomes is None else outcomes.on_error,
+            prepare=None if outcomes is None else outcomes.prepare,
+            conclude=None if outcomes is None else outcomes.conclude,
+            special=outcomes is not None and outcomes.sees_all(),
             current=current,
             board=own,
             window=self.window,
@@ -223,6 +245,8 @@ class Rig:
             lease_ms=lease_ms,
             max_deliveries=3,
             max_tasks=max_tasks,
+            rates=None if app is None else Rates(self.trouble, app.conf, "node"),
+            finished=None if backend is None or backend.shares(self.broker) else Finished(backend, self.broker.now_ms),
         )
         self.consumer._backoff = Backoff(longest_s=0.002, first_s=0.001)
         #: what the process has said
@@ -235,6 +259,20 @@ class Rig:
         self._thread = threading.Thread(target=self._run, name="process")
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor")
         self._producer = itertools.count(1)
+
+    def _outcomes(self, app: FastQ, failures: Failures, report_started: bool) -> Outcomes:
+        store = self.backend
+        return Outcomes(
+            app=app,
+            serializers=app.serializers,
+            failures=failures,
+            arguments=Arguments(app, app.serializers, self.broker, store, lambda: open_backend(self.url, app.transport_options())),
+            meta=Meta("node", extended=bool(app.conf.get("result_extended"))),
+            clock=self.broker,
+            stores=store is not None,
+            report_started=Started(store, "node", self.broker).note if store is not None and report_started else None,
+            result_max_bytes=app.conf.result_max_bytes or 0,
+        )
 
     def _run(self) -> None:
         try:

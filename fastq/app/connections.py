@@ -1,0 +1,191 @@
+"""Where an application's messages and results are kept, and its connections there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from fastq.app.application import FastQ
+    from fastq.config import Settings
+    from fastq.producer import Producer
+    from fastq.routes import Router
+    from fastq.serialization import Serializers
+    from fastq.store import ResultStore
+    from fastq.transports.base import Backend, Broker, TransportOptions
+
+__all__ = ["DISABLED", "EMBEDDED_FILE", "Connections", "embedded_url"]
+
+logger = logging.getLogger("fastq.app")
+
+#: results are not kept
+DISABLED = "disabled://"
+#: the embedded broker's file
+EMBEDDED_FILE = "fastq.db"
+
+
+class Connections:
+    """The part of an application that knows servers. Opens nothing before it is needed."""
+
+    conf: Settings
+    _lock: threading.RLock
+
+    def __init__(self) -> None:
+        self._producer: Producer | None = None
+        self._store: ResultStore | None = None
+        self._serializers: tuple[int, Serializers] | None = None
+        self._router: tuple[int, Router] | None = None
+        self._urls: tuple[int, str, str, bool] | None = None
+        self._said_where = False
+
+    def _use_settings(self) -> None:
+        """Be told that the settings are about to be used."""
+        raise NotImplementedError
+
+    @property
+    def backend(self) -> ResultStore:
+        """Return the result store."""
+        store = self._store
+        if store is None:
+            from fastq.store import ResultStore  # lazy: only where results are used
+
+            with self._lock:
+                store = self._store
+                if store is None:
+                    store = self._store = ResultStore(cast("FastQ", self), self.open_backend)
+        return store
+
+    @property
+    def producer(self) -> Producer:
+        """Return what publishes for this application in this process."""
+        producer = self._producer
+        if producer is None:
+            from fastq.producer import Producer  # lazy: only where something is sent
+
+            with self._lock:
+                producer = self._producer
+                if producer is None:
+                    producer = self._producer = Producer(self.open_broker)
+        return producer
+
+    @property
+    def serializers(self) -> Serializers:
+        """Return what this application writes and reads."""
+        known = self._serializers
+        if known is None or known[0] != self.conf.generation:
+            from fastq.serialization import Serializers  # lazy: only where something is sent or read
+
+            conf = self.conf
+            known = self._serializers = (
+                conf.generation,
+                Serializers(
+                    task=conf.task_serializer,
+                    result=conf.result_serializer,
+                    accept=conf.accept_content,
+                    result_accept=conf.result_accept_content,
+                ),
+            )
+        return known[1]
+
+    def _where(self) -> tuple[int, str, str, bool]:
+        known = self._urls
+        if known is None or known[0] != self.conf.generation:
+            broker = self.conf.broker_url
+            embedded = broker is None
+            if broker is None:
+                broker = embedded_url(os.getcwd())
+            backend = self.conf.result_backend
+            if backend is None:
+                backend = broker if broker.partition("://")[0].lower() in ("sqlite", "memory") else DISABLED
+            elif backend.lower() in ("disabled", DISABLED):
+                backend = DISABLED
+            known = self._urls = (self.conf.generation, broker, backend, embedded)
+            if embedded and not self._said_where:
+                self._said_where = True
+                logger.info("No broker is configured: using the embedded one, %s", broker)
+        return known
+
+    @property
+    def broker_url(self) -> str:
+        """Return where messages are kept, the embedded broker's file if nothing is configured. May hold a password."""
+        return self._where()[1]
+
+    @property
+    def backend_url(self) -> str:
+        """Return where results are kept, ``disabled://`` for nowhere. May hold a password."""
+        return self._where()[2]
+
+    @property
+    def broker_is_embedded(self) -> bool:
+        """Say whether no broker is configured, so that the embedded one is used."""
+        return self._where()[3]
+
+    @property
+    def keeps_results(self) -> bool:
+        """Say whether there is a result backend."""
+        return self._where()[2] != DISABLED
+
+    def transport_options(self) -> TransportOptions:
+        """Return the settings that concern transports."""
+        from fastq.transports.base import TransportOptions  # lazy: only where a connection is made
+
+        conf = self.conf
+        expires_s = conf.result_expires
+        return TransportOptions(
+            prefix=conf.key_prefix,
+            result_expires_s=max(1, int(expires_s)) if expires_s else None,
+            max_deliveries=conf.task_max_deliveries,
+            dead_letter_max=conf.dead_letter_max,
+            dead_letter_expires_s=int(conf.dead_letter_expires),
+            connect_timeout_s=conf.broker_connection_timeout,
+            lease_ms=round(conf.worker_lease * 1000),
+            extra=dict(conf.broker_transport_options),
+        )
+
+    def open_broker(self) -> Broker:
+        """Return a broker of one's own; it connects at its first call."""
+        from fastq.transports import open_broker  # lazy: only where a connection is made
+
+        return open_broker(self.broker_url, self.transport_options())
+
+    def open_backend(self) -> Backend | None:
+        """Return a backend of one's own, None where results are disabled."""
+        if not self.keeps_results:
+            return None
+        import dataclasses  # lazy: only where a connection is made
+
+        from fastq.transports import open_backend  # lazy: only where a connection is made
+
+        options = self.transport_options()
+        own = self.conf.result_backend_transport_options
+        if own or self.backend_url != self.broker_url:
+            options = dataclasses.replace(options, extra=dict(own))
+        return open_backend(self.backend_url, options)
+
+    @property
+    def router(self) -> Router:
+        """Return what says which queue a call goes to, made anew when the settings change."""
+        known = self._router
+        if known is None or known[0] != self.conf.generation:
+            from fastq.routes import Router  # lazy: only where something is sent
+
+            self._use_settings()
+            known = self._router = (self.conf.generation, Router(self.conf))
+        return known[1]
+
+    def _disconnect(self) -> None:
+        if self._producer is not None:
+            self._producer.close()
+        if self._store is not None:
+            self._store.close()
+
+
+def embedded_url(directory: str) -> str:
+    """Return the URL of the embedded broker: beside the nearest ``pyproject.toml`` upwards, else in the directory itself."""
+    from fastq.finding import nearest_pyproject  # lazy: finding imports this module
+
+    project = nearest_pyproject(directory)
+    home = os.path.dirname(project) if project else os.path.abspath(directory)
+    return f"sqlite:///{os.path.join(home, EMBEDDED_FILE)}"

@@ -1,0 +1,106 @@
+"""Rate limits of tasks: a call over the limit goes back to the broker with the time at which it may run.
+
+The broker keeps one token bucket for each limited task, for the whole fleet (``worker_rate_limit_scope = "worker"``: one for each
+node). A delivery reserves its turn once: if that is later than now, it is settled as a retry of the same message at that time,
+marked as paid, so it takes no slot and no place in a worker while it waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastq import _core
+from fastq.exceptions import ImproperlyConfigured, OperationalError
+from fastq.records import RETRY, RETURN, Delivery, Settlement
+from fastq.transports.base import Broker
+from fastq.worker.followups import level_of
+
+if TYPE_CHECKING:
+    from fastq._core import Entry, Registry
+
+__all__ = ["Rates", "per_second"]
+
+logger = logging.getLogger("fastq.worker.rates")
+
+#: turns that may be taken at once after a pause: one, as in Celery
+BURST = 1
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600}
+
+
+def per_second(limit: Any) -> float:
+    """Return how many a second a rate limit allows, 0: any number. "10/s", "100/m", "5/h", "10" or a number."""
+    if not limit:
+        return 0.0
+    if isinstance(limit, str):
+        count, _, unit = limit.replace(" ", "").partition("/")
+        try:
+            return float(count) / _UNITS_S[unit or "s"]
+        except (KeyError, ValueError):
+            raise ImproperlyConfigured(
+                f"rate_limit={limit!r}: expected a number of tasks a second, or text such as '10/s', '100/m' or '5/h'"
+            ) from None
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or limit < 0:
+        raise ImproperlyConfigured(f"rate_limit={limit!r}: expected a number of tasks a second, or text such as '10/s'")
+    return float(limit)
+
+
+class Rates:
+    """Hold back what is over its task's rate limit. Owned by the consumer's loop."""
+
+    def __init__(self, broker: Broker, conf: Mapping[str, Any], node: str) -> None:
+        self._broker = broker
+        self._default = conf.get("task_default_rate_limit")
+        self._off = bool(conf.get("worker_disable_rate_limits"))
+        #: of a bucket's name: whose it is
+        self._suffix = f"@{node}" if conf.get("worker_rate_limit_scope", "fleet") == "worker" else ""
+        self._registry: Registry | None = None
+        #: microseconds between two runs of each limited task
+        self._periods: dict[Entry, int] = {}
+
+    def limits(self, registry: Registry) -> bool:
+        """Say whether any task has a limit; looks anew when the registry is another one."""
+        if registry is not self._registry:
+            self._registry = registry
+            self._periods = {}
+            for name in () if self._off else registry.names():
+                entry = registry.get(name)
+                own = getattr(entry.task, "rate_limit", None) if entry is not None else None
+                rate = per_second(self._default if own is None else own)
+                if rate and entry is not None:
+                    self._periods[entry] = max(1, round(1e6 / rate))
+        return bool(self._periods)
+
+    def sort(self, batch: list[Delivery], refuse: Callable[[Settlement], object]) -> list[Delivery]:
+        """Return those that may run now, in order; hand a settlement for each of the others to ``refuse``."""
+        periods = self._periods
+        limited: dict[Entry, list[Delivery]] = {}
+        for d in batch:
+            if d.entry in periods and not d.paid:
+                limited.setdefault(d.entry, []).append(d)
+        if not limited:
+            return batch
+        held: set[int] = set()
+        for entry, deliveries in limited.items():
+            held.update(id(s) for s in self._reserve(entry, deliveries, refuse))
+        return [d for d in batch if id(d) not in held]
+
+    def _reserve(self, entry: Entry, deliveries: list[Delivery], refuse: Callable[[Settlement], object]) -> list[Delivery]:
+        """Take the next turns for deliveries of one task; return those whose turn is later."""
+        try:
+            waits_ms = self._broker.reserve(entry.name + self._suffix, len(deliveries), self._periods[entry], BURST)
+        except OperationalError as exc:  # they are leased already: without an answer they go back, and are fetched again
+            logger.warning("Cannot reserve a turn for %d %s: %s", len(deliveries), entry.name, exc)
+            for d in deliveries:
+                refuse(Settlement(d.queue, d.tag, d.id, RETURN, record=d.record))
+            return deliveries
+        later = [(d, wait_ms) for d, wait_ms in zip(deliveries, waits_ms, strict=True) if wait_ms > 0]
+        for d, wait_ms in later:
+            message = _core.remark(d.message, d.deliveries, True)
+            refuse(
+                Settlement(
+                    d.queue, d.tag, d.id, RETRY, message=message, level=level_of(d), delay_ms=wait_ms, record=d.record
+                )
+            )
+        return [d for d, _ in later]

@@ -1,0 +1,108 @@
+"""Rate limits: the broker says when, the message waits there, and it pays once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from fastq import FastQ, _core
+from fastq.exceptions import ImproperlyConfigured
+from fastq.records import RETRY, RETURN
+from fastq.worker.rates import per_second
+from tests.unit.worker_rig import message, rig, wait_for
+
+_names = itertools.count(1)
+
+
+@pytest.fixture
+def app() -> Iterator[FastQ]:
+    url = f"memory://rates{next(_names)}"
+    made = FastQ("t", broker=url, backend=url)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("limit", "rate"),
+    [("10/s", 10), ("100/m", 100 / 60), ("5/h", 5 / 3600), ("7", 7), (" 2.5 / s ", 2.5), (3, 3), (0.5, 0.5), (None, 0), ("0/s", 0)],
+)
+def test_a_limit_is_so_many_a_second(limit: str | float | None, rate: float) -> None:
+    assert per_second(limit) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("limit", ["many", "10/d", "/s", -1, True, [1]])
+def test_what_is_no_limit_is_refused_with_what_one_is(limit: object) -> None:
+    with pytest.raises(ImproperlyConfigured, match="10/s"):
+        per_second(limit)
+
+
+def test_what_is_over_the_limit_waits_in_the_broker_and_pays_once(app: FastQ) -> None:
+    ran: list[int] = []
+
+    @app.task(name="t", rate_limit="20/s")
+    def t(i: int) -> None:
+        ran.append(i)
+
+    @app.task(name="free")
+    def free() -> None:
+        ran.append(-1)
+
+    with rig({}, app=app, start=False, slots=4) as made:
+        made.publish(*(message("t", i) for i in range(4)), message("free"))
+        made.start()
+        wait_for(made.settled_all)
+        assert sorted(ran) == [-1, 0, 1, 2, 3] and ran.index(-1) < ran.index(3)
+        moved = [s for _, batch in made.trouble.settled for s in batch if s.verdict == RETRY]
+        assert len(moved) == 3 and all(s.message is not None and _core.peek(s.message).paid for s in moved)
+        assert [s.delay_ms for s in moved] == sorted(s.delay_ms for s in moved)
+
+
+def test_without_an_answer_of_the_broker_they_go_back(app: FastQ) -> None:
+    ran: list[int] = []
+
+    @app.task(name="t", rate_limit=1_000)
+    def t(i: int) -> None:
+        ran.append(i)
+
+    lost: list[int] = []
+
+    def fails(number: int, name: str) -> str:
+        if name == "reserve" and not lost:
+            lost.append(number)
+            return "request"
+        return ""
+
+    with rig({}, app=app, fails=fails) as made:
+        made.publish(message("t", 1))
+        wait_for(lambda: ran == [1])
+        assert any(s.verdict == RETURN for _, batch in made.trouble.settled for s in batch)
+
+
+@pytest.mark.parametrize("off", [True, False])
+def test_the_settings_give_every_task_a_limit_or_none(app: FastQ, off: bool) -> None:
+    app.conf.update(task_default_rate_limit="1/h", worker_disable_rate_limits=off)
+    ran: list[int] = []
+
+    @app.task(name="t")
+    def t(i: int) -> None:
+        ran.append(i)
+
+    with rig({}, app=app) as made:
+        made.publish(message("t", 1), message("t", 2))
+        wait_for((lambda: len(ran) == 2) if off else (lambda: made.inspector.depth("default")["delayed"] == 1))
+
+
+def test_the_older_meaning_counts_each_worker_alone(app: FastQ) -> None:
+    app.conf.worker_rate_limit_scope = "worker"
+    ran: list[int] = []
+
+    @app.task(name="t", rate_limit="1/h")
+    def t(i: int) -> None:
+        ran.append(i)
+
+    with rig({}, app=app) as made:
+        assert made.broker.reserve("t", 1, 3_600_000_000, 1) == [0]
+        made.publish(message("t", 1))
+        wait_for(lambda: ran == [1])
