@@ -22,9 +22,10 @@ In a message the option ``flow`` is a map with some of:
     loaded    true                              those results are among its own arguments already (a retry has changed them)
     args      [[content type, bytes], ...]      arguments in front of those of the body
     errback   [task id, record, message]        it is called because that task failed
-    group     [group id, index]                 which group it was sent in
     inbox     name                              who waits for what comes later, where nobody waits for this task itself
     limits    [soft s, hard s]                  time limits of this call (nil: as the task says)
+
+The option ``group`` is [group id, index] of what was sent in a group; it is none of the flow, for nothing follows from it.
 
 Follow-ups are effects of the settlement, so they are published once, if and only if the task's end is kept. The value that a task
 returned is handed on as it was encoded for its result; nothing is decoded until the next task runs. A message holds what is still
@@ -106,7 +107,7 @@ def _read(node: object) -> tuple[int, list[Any]]:
     """Return a node's kind and fields; DecodeError for anything else (what a later version adds behind them is left out)."""
     value = _unpackb(node) if type(node) is bytes else None
     shape = _SHAPES.get(value[0]) if type(value) is list and value and type(value[0]) is int else None
-    if shape is None or len(value) <= len(shape):
+    if value is None or shape is None or len(value) <= len(shape):
         raise DecodeError(f"not a node of a workflow: {node!r:.80}")
     kind, fields = value[0], value[1 : len(shape) + 1]
     if not all(isinstance(field, types) for field, types in zip(fields, shape, strict=True)):
@@ -256,7 +257,9 @@ def _publication(fields: Sequence[Any], place: Place) -> Publication:
         flow["args"] = [list(pair) for pair in place.args]
     if place.rest:
         flow["chain"] = list(place.rest)
-    for key in ("join", "joined", "errback", "group"):
+    if place.group is not None:
+        options["group"] = list(place.group)
+    for key in ("join", "joined", "errback"):
         value = getattr(place, key)
         # an immutable errback is told nothing, as an immutable callback is
         if value is not None and not (immutable and key == "errback"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastq.exceptions import ImproperlyConfigured
 
-__all__ = ["Broadcast", "Exchange", "Queue", "matches", "queue_of", "worker_direct"]
+__all__ = ["Broadcast", "Exchange", "Queue", "copy_queue", "matches", "node_of", "queue_of", "worker_direct"]
 
 _TYPES = ("direct", "topic", "fanout")
 
@@ -77,9 +77,9 @@ class Queue:
             queue_arguments=self.queue_arguments, expires=self.expires, max_priority=self.max_priority,
         )  # fmt: skip
 
-    def of_node(self, node: str) -> str:
-        """Return the name of the queue that a worker node takes tasks from."""
-        return self.name
+    def taken_by(self, node: str) -> tuple[str, ...]:
+        """Return the names that a worker node takes tasks from."""
+        return (self.name,)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Queue) and self._key() == other._key()
@@ -99,7 +99,11 @@ class Queue:
 
 
 class Broadcast(Queue):
-    """A queue of which every worker node gets a copy of each message. A node that is not running when it is sent gets none."""
+    """A queue of which every worker node gets a copy of each message. A node that is not running when it is sent gets none.
+
+    Its copies go to a queue of the node, ``<name>.<node>``. The node also takes tasks from the name itself, to which nothing is
+    sent: that tells others that it listens.
+    """
 
     broadcast = True
 
@@ -108,8 +112,18 @@ class Broadcast(Queue):
         accepted.pop("unique", None)
         super().__init__(name, exchange or Exchange(name, "fanout"), routing_key or name, **accepted)
 
-    def of_node(self, node: str) -> str:
-        return f"{self.name}.{node}"
+    def taken_by(self, node: str) -> tuple[str, ...]:
+        return (self.name, copy_queue(self.name, node))
+
+
+def copy_queue(name: str, node: str) -> str:
+    """Return the queue of a node's copies of what is sent to a Broadcast queue."""
+    return f"{name}.{node}"
+
+
+def node_of(process: str) -> str:
+    """Return the node of a process' name, ``<node>.<index>.<random>``."""
+    return process.rsplit(".", 2)[0]
 
 
 def worker_direct(hostname: str | Queue) -> Queue:

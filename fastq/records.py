@@ -34,6 +34,7 @@ __all__ = [
     "Settled",
     "Settlement",
     "StoredResult",
+    "Swept",
 ]
 
 
@@ -146,6 +147,8 @@ class Fetched:
     now_ms: int
     #: when the earliest delayed message that this process keeps time for is due; 0: none
     next_due_ms: int = 0
+    #: number of the last revocation (see ``Broker.revoke``); 0: none is remembered
+    revocations: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,18 @@ class Lease:
     queue: str
     process: str
     value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep for revoked tasks found in a queue."""
+
+    #: ids of the tasks that waited and have been ended
+    ended: frozenset[str]
+    #: ids of the tasks that a worker process had already: what becomes of them is its matter
+    leased: frozenset[str]
+    #: records of those ended, and of what was to come after them, where they have to be stored elsewhere
+    results: Sequence[StoredResult] = ()
 
 
 @dataclass(frozen=True, slots=True)

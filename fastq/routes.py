@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastq.exceptions import ImproperlyConfigured
-from fastq.queues import Exchange, Queue, matches, queue_of, worker_direct
+from fastq.queues import Exchange, Queue, copy_queue, matches, queue_of, worker_direct
 from fastq.settings_table import suggest
 from fastq.sources import import_object
 
@@ -212,7 +212,7 @@ class Router:
                     "node (worker_direct) or a fanout exchange with named queues"
                 )
             else:
-                names += (queue.of_node(node) for node in self._audience(queue.name))
+                names += (copy_queue(queue.name, node) for node in self._audience(queue.name))
         return names
 
     def _missing(self, name: str, why: str) -> str:

@@ -92,9 +92,12 @@ def enrol(app: FastQ) -> None:
 
 
 def bind_shared(app: FastQ) -> None:
-    """Give an application its instances of every shared task declared so far."""
-    for make in list(_constructors):
-        make(app)
+    """Give an application its instances of every shared task declared since the last time."""
+    if app._bound != len(_constructors):
+        constructors = list(_constructors)
+        for make in constructors[app._bound :]:
+            make(app)
+        app._bound = len(constructors)
 
 
 class Proxy(Generic[T]):

@@ -76,9 +76,7 @@ class Machine:
     def now_ms(self) -> int:
         return NOW_MS
 
-    def publish(
-        self, producer: str, number: int, publications: Sequence[Publication], openings: Sequence[Opening] = ()
-    ) -> None:
+    def publish(self, producer: str, number: int, publications: Sequence[Publication], openings: Sequence[Opening] = ()) -> None:
         self.calls += 1
         self.carry_out(Effects(openings=openings, publications=publications))
 

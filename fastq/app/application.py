@@ -56,8 +56,8 @@ class FastQ(Tasks, Sending, Connections, Clock):
         """``main`` names the tasks of a module that is run as a script. Further keywords are settings; they win over the
         environment and the config object, and lose against ``app.conf`` (``changes`` are assigned there). ``autofinalize`` False:
         ``tasks`` are there only once ``finalize()`` was called. ``fixups`` (functions, or their dotted names) are called with the
-        application; None: those of the frameworks that the environment names. Celery's ``loader``, ``amqp``, ``events``, ``log`` and ``control`` replace parts that fastq does not have: they
-        are a warning.
+        application; None: those of frameworks that the environment names. Celery's ``loader``, ``amqp``, ``events``, ``log`` and
+        ``control`` replace parts that fastq does not have: they are a warning.
         """
         if main is not None and not isinstance(main, str):
             raise TypeError(f"FastQ's first argument is the application's name, not {type(main).__name__}")

@@ -150,6 +150,17 @@ class Connections:
 
         return open_broker(self.broker_url, self.transport_options())
 
+    def _listeners(self, queue: str) -> list[str]:
+        """Return the worker nodes that take tasks from a Broadcast queue now."""
+        from fastq.queues import node_of  # lazy: only where something is broadcast
+        from fastq.transports import open_inspector
+
+        inspector = open_inspector(self.broker_url, self.transport_options())
+        try:
+            return sorted({node_of(process) for process in inspector.listeners(queue)})
+        finally:
+            inspector.close()
+
     def open_backend(self) -> Backend | None:
         """Return a backend of one's own, None where results are disabled."""
         if not self.keeps_results:
@@ -172,7 +183,7 @@ class Connections:
             from fastq.routes import Router  # lazy: only where something is sent
 
             self._use_settings()
-            known = self._router = (self.conf.generation, Router(self.conf))
+            known = self._router = (self.conf.generation, Router(self.conf, audience=self._listeners))
         return known[1]
 
     def _disconnect(self) -> None:

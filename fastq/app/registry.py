@@ -74,7 +74,7 @@ class Tasks:
     def __init__(self, task_cls: type[Task[..., Any]] | str | None, tasks: Mapping[str, Task[..., Any]] | None) -> None:
         self.task_cls: type[Task[..., Any]] | str = task_cls if task_cls is not None else Task
         self._tasks = TaskRegistry(tasks or {})
-        #: shared tasks taken in so far
+        #: how many of the shared tasks it has taken in
         self._bound = 0
         self._builtin = False
         self._shared: dict[Any, Task[..., Any]] = {}

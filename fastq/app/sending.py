@@ -27,6 +27,7 @@ class Sending:
     """The part of an application that sends by name."""
 
     conf: Settings
+    _tasks: TaskRegistry
 
     def __init__(self) -> None:
         self._plans: tuple[int, dict[str, Plan]] | None = None
@@ -84,11 +85,11 @@ class Sending:
         if plans is None or plans[0] != generation:
             plans = self._plans = (generation, {})
         plan = plans[1].get(name)
-        task = self.tasks.get(name)
-        if plan is None or plan.task is not task:
+        if plan is None or plan.task is not self._tasks.get(name):
             from fastq.calling import Plan  # lazy: the name is taken by the annotation only
 
-            options = {}
+            task = self.tasks.get(name)
+            options: dict[str, Any] = {}
             if task is not None:
                 _app(self)._annotate(task)
                 options = task.call_defaults()

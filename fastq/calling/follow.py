@@ -28,7 +28,7 @@ def follow(
     if (chord := call.get("chord")) is not None:
         flow["join"] = _join(chord)
     if (group_id := call.get("group_id")) is not None:
-        flow["group"] = [group_id, call.get("group_index", 0)]
+        options["group"] = [group_id, call.get("group_index", 0)]
     if flow:
         options["flow"] = flow
 

@@ -23,9 +23,8 @@ SINGLE = FLOWING | {"result_cls", "retries"}
 class Made(NamedTuple):
     """One call, ready to be sent."""
 
-    publication: Publication
+    #: one; several for an exchange that has several queues, none for a broadcast to which nobody listens
+    publications: Sequence[Publication]
     result: AsyncResult[Any]
-    #: the same message for further queues (of an exchange that has several)
-    copies: Sequence[Publication]
     #: what after_task_publish is told, None: nobody listens
     announced: dict[str, Any] | None

@@ -93,7 +93,7 @@ def _chunk(
     for id, args in zip(ids, calls, strict=True):
         written = message(id, args, {}, now_ms, expires, options)
         result: AsyncResult[Any] = AsyncResult(id, app, ignored=ignored)
-        made.append(Made(Publication(queue, written, level, delay_ms, due_ms), result, (), None))
+        made.append(Made((Publication(queue, written, level, delay_ms, due_ms),), result, None))
     if expect is not None:
         for one in made:
             expect(one.result)
@@ -114,4 +114,4 @@ def _checked(plan: Plan, index: int, args: Any) -> Sequence[Any]:
 
 
 def _publications(made: Iterable[Made]) -> list[Publication]:
-    return [publication for one in made for publication in (one.publication, *one.copies)]
+    return [publication for one in made for publication in one.publications]

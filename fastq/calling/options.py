@@ -115,7 +115,7 @@ IGNORED = frozenset(
     }
 )  # fmt: skip
 #: options of the single call
-CALLED = frozenset(CallOptions.__annotations__) - PLANNED - IGNORED
+CALLED = CallOptions.__optional_keys__ - PLANNED - IGNORED
 
 
 def split(options: Mapping[str, Any], what: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -196,7 +196,7 @@ class Plan:
         call = call or {}
         above = parent()
         made = self.make(args, kwargs, call, now_ms, above)
-        producer.publish((made.publication, *made.copies), (made.result.id,), self.policy)
+        producer.publish(made.publications, (made.result.id,), self.policy)
         self.sent((made,), call, above)
         return made.result
 
@@ -213,7 +213,7 @@ class Plan:
         call = call or {}
         above = parent()
         made = self.make(args, kwargs, call, now_ms, above)
-        await producer.apublish((made.publication, *made.copies), (made.result.id,), self.policy)
+        await producer.apublish(made.publications, (made.result.id,), self.policy)
         self.sent((made,), call, above)
         return made.result
 
@@ -246,8 +246,8 @@ class Plan:
             result = make(task_id, app=app)
         if self.inbox_wanted:
             app.backend.waiter.expect(result)
-        copies = [Publication(queue, message, level, delay_ms, due_ms) for queue in (self.queues or ())[1:]]
-        return Made(Publication(self.queue, message, level, delay_ms, due_ms), result, copies, announced)
+        queues = (self.queue,) if self.queues is None else self.queues
+        return Made([Publication(queue, message, level, delay_ms, due_ms) for queue in queues], result, announced)
 
     def _level_under(self, above: Parent | None, options: dict[str, Any] | None) -> int:
         """Return the call's level: its own, or that of the task which sends it."""

@@ -33,7 +33,7 @@ ACCUMULATE = "fastq.accumulate"
 class Built(NamedTuple):
     """A canvas ready to be sent."""
 
-    #: empty for a canvas without tasks
+    #: for a canvas without tasks one that starts nothing
     node: bytes
     #: AsyncResult or GroupResult; None for an empty chain
     result: Any
@@ -72,7 +72,7 @@ def build(
     nodes, result = builder.sequence(found, waited=waited, continued=continued)
     if root_id is None:
         root_id = (options or {}).get("root_id") or (sig.get("options") or {}).get("root_id")
-    return Built(flow.chain(nodes) if nodes else b"", result, root_id, builder.ids, builder.waited)
+    return Built(_one(nodes), result, root_id, builder.ids, builder.waited)
 
 
 class Builder:
@@ -107,7 +107,9 @@ class Builder:
                 if ahead is not None:
                     nodes.append(self._gathered(*ahead, errbacks=step.errbacks)[0])
                 ends = last and not continued
-                members, result = self.fork(step, waited=waited and ends, joined=not ends or bool(step.links))
+                # where the place's one task gathers them, the id is that task's
+                id = None if last and continued else step.id
+                members, result = self.fork(step, id, waited=waited and ends, joined=not ends or bool(step.links))
                 ahead = (result.id, members)
                 if step.links and not (last and continued):
                     nodes.append(self._gathered(*ahead, links=step.links)[0])
@@ -149,11 +151,11 @@ class Builder:
             self.waited.append(result)
         return result
 
-    def fork(self, step: Fork, *, waited: bool, joined: bool) -> tuple[list[bytes], GroupResult[Any]]:
+    def fork(self, step: Fork, id: str | None, *, waited: bool, joined: bool) -> tuple[list[bytes], GroupResult[Any]]:
         """Return the nodes of tasks that run side by side, and their results. ``joined``: something waits for all of them."""
         members: list[bytes] = []
         results: list[Any] = []
-        id = step.id or _core.new_id(self._now_ms)
+        id = id or _core.new_id(self._now_ms)
         for part in step.parts:
             new_ids = _core.new_ids(self._now_ms, len(part.tasks))
             plain = part.given is NOTHING and not part.errbacks
@@ -202,7 +204,7 @@ class Builder:
         if not isinstance(item, Mapping):
             raise TypeError(f"a callback is a signature, such as task.s(), not {type(item).__name__}: {item!r}")
         nodes, _ = self.sequence(steps(item, self.app), waited=False, continued=False)
-        return flow.chain(nodes)
+        return _one(nodes)
 
     def plan(self, sig: Signature[Any]) -> Plan:
         """Return how calls of a signature's task are sent."""
@@ -211,6 +213,10 @@ class Builder:
         if plan is None:
             plan = self._plans[name] = plan_of(self.app, sig)
         return plan
+
+
+def _one(nodes: Sequence[bytes]) -> bytes:
+    return flow.chain(nodes) if nodes else flow.group("", [])
 
 
 def _leaf(plan: Plan, id: str, sig: Signature[Any], waited: bool) -> bytes:

@@ -11,7 +11,7 @@ from fastq.canvas.texts import shortened
 if TYPE_CHECKING:
     from fastq.app import FastQ
 
-__all__ = ["chain", "folded"]
+__all__ = ["chain", "folded", "is_empty"]
 
 R = TypeVar("R")
 R2 = TypeVar("R2")
@@ -155,13 +155,13 @@ def folded(steps: Sequence[Signature[Any]], more: Iterable[Any], app: FastQ | No
             ahead.extend(reversed(task.tasks))
             continue
         if isinstance(task, group):
-            if not task.tasks and (found or ahead):
+            if is_empty(task) and (found or ahead):
                 continue
             if len(task.tasks) == 1 and not task.options:
                 ahead.append(task.tasks[0])
                 continue
         if found and isinstance(found[-1], group):
-            if found[-1].tasks:
+            if not is_empty(found[-1]):
                 found[-1] = chord(found[-1], task, app=app)
                 continue
             found.pop()  # an empty group that was the first
@@ -172,6 +172,13 @@ def folded(steps: Sequence[Signature[Any]], more: Iterable[Any], app: FastQ | No
             continue
         found.append(task)
     return found
+
+
+def is_empty(sig: Any) -> bool:
+    """Say whether a signature has no task in it."""
+    from fastq.canvas.group import group  # lazy: as in folded
+
+    return isinstance(sig, chain | group) and all(is_empty(task) for task in sig.tasks)
 
 
 def _ends_in_group(sig: Signature[Any] | None) -> bool:

@@ -136,9 +136,7 @@ class group(Signature[list[R]]):
         super().freeze(_id, group_id, chord, root_id, parent_id, group_index)
         assert self.id is not None
         self.tasks = tasks = [task.clone() for task in flattened(self.tasks)]
-        results = [
-            task.freeze(None, self.id, None, root_id, parent_id, group_index=index) for index, task in enumerate(tasks)
-        ]
+        results = [task.freeze(None, self.id, None, root_id, parent_id, group_index=index) for index, task in enumerate(tasks)]
         return GroupResult(self.id, [result for result in results if result is not None], app=self.app)
 
     _freeze = freeze

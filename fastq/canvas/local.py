@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["apply"]
 
 
-def apply(
-    sig: Signature[Any], args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
-) -> Any:
+def apply(sig: Signature[Any], args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Any:
     """Run a signature, completed by arguments and options; return an EagerResult, for a group a GroupResult of these.
 
     Tasks run one after the other, each member of a group once the one before has ended. What comes after a task that failed has

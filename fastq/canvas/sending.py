@@ -175,14 +175,12 @@ class _Batch:
 
     def _begin(self, built: Built, options: Mapping[str, Any] | None) -> None:
         app, above = self.app, self.above
-        if not built.node:
+        if built.result is None:
             return
         root_id, parent_id = built.root_id, (options or {}).get("parent_id")
         if above is not None:
             root_id, parent_id = root_id or above.root_id, parent_id or above.id
-        place = flow.Place(
-            self.now_ms, inbox=app.producer.name if app.keeps_results else "", root_id=root_id, parent_id=parent_id
-        )
+        place = flow.Place(self.now_ms, inbox=app.producer.name if app.keeps_results else "", root_id=root_id, parent_id=parent_id)
         effects = flow.begin(built.node, place)
         self.publications.extend(effects.publications)
         self.openings.extend(effects.openings)

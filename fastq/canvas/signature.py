@@ -296,9 +296,7 @@ class Signature(Parts, Generic[R]):
         """``delay`` for an event loop."""
         return await self.aapply_async(args, kwargs)
 
-    def apply_async(
-        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> Result[R]:
+    def apply_async(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Result[R]:
         """Send it, completed by arguments and options (those of ``Task.apply_async``)."""
         from fastq.canvas import sending  # lazy: only where something is sent
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fastq.canvas.chain import chain
+from fastq.canvas.chain import chain, is_empty
 from fastq.canvas.chord import chord
 from fastq.canvas.group import group
 from fastq.canvas.maps import chunks
@@ -118,7 +118,7 @@ def _take_chain(
     sig: chain[Any], app: FastQ, given: Given, id: str | None, links: list[Any], errbacks: list[Any], found: list[Step]
 ) -> None:
     tasks = [maybe_signature(task, app=app) for task in sig.tasks]
-    tasks = [task for task in tasks if not _empty(task)] or tasks[-1:]
+    tasks = [task for task in tasks if not is_empty(task)] or tasks[-1:]
     for i, task in enumerate(tasks):
         last = i == len(tasks) - 1
         # a group with something behind it is a chord's header: its members call no errbacks of the chain
@@ -164,7 +164,7 @@ def _parts(tasks: Sequence[Any], app: FastQ, given: Given, errbacks: list[Any]) 
             parts.extend(fork.parts)
             links.extend(fork.links)
             open_part = None
-        elif not _empty(task):
+        elif not is_empty(task):
             if open_part is None:
                 open_part = []
                 parts.append(Part(open_part, given, errbacks))
@@ -195,8 +195,3 @@ def _header_errbacks(app: FastQ, errbacks: list[Any]) -> list[Any]:
         errback if isinstance(errback, bytes) else maybe_signature(errback, app=app, clone=True).set(immutable=True)
         for errback in errbacks
     ]
-
-
-def _empty(sig: Any) -> bool:
-    """Say whether a signature has no task in it."""
-    return isinstance(sig, chain | group) and all(_empty(task) for task in sig.tasks)

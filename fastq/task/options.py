@@ -13,7 +13,7 @@ __all__ = ["Options"]
 
 
 class Options:
-    """What a task says about itself: attributes of its class, or arguments of ``@app.task``. What is None is as the settings say."""
+    """What a task says about itself: attributes of its class, or arguments of ``@app.task``. None: as the settings say."""
 
     # --- how it is sent ---
 

@@ -41,12 +41,19 @@ def test_app(
 ) -> Iterator[FastQ]:
     """Make an application for one test, or for all.
 
-    ``config``: its settings; with no broker, or a plain ``memory://``, it has a memory broker that nobody else uses. ``parameters``:
-    further arguments of ``FastQ``. ``trap``: no application is the current one; else this is.
+    ``config``: its settings; with no broker, or a plain ``memory://``, it has a memory broker that nobody else uses.
+    ``parameters``: further arguments of ``FastQ``. ``trap``: no application is the current one; else this is.
     """
     store = f"test-{os.getpid()}-{next(_numbers)}"
     settings = {key: _private(value, store) for key, value in (config or {}).items()}
-    values = {"main": name, "broker": f"memory://{store}", "set_as_current": False, **(parameters or {})}
+    values: dict[str, Any] = {
+        "main": name,
+        "broker": f"memory://{store}",
+        "set_as_current": False,
+        # a test that lets days pass wants to see what came of it; the store goes with the test
+        "result_expires": None,
+        **(parameters or {}),
+    }
     for key in ("broker", "backend"):
         if key in values:
             values[key] = _private(values[key], store)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fastq._core import ProcessBoard
     from fastq.app import FastQ
     from fastq.pools.base import Pool
+    from fastq.records import Settlement
     from fastq.transports.base import Backend
     from fastq.worker.link import Link
 
@@ -60,8 +61,12 @@ def assemble(
     queues: tuple[str, ...],
     node: str,
     on_rest: Callable[[], object],
+    on_interrupt: Callable[[], object],
 ) -> Parts:
-    """Connect broker, backend, pool and consumer of one worker; nothing runs yet, but the pool's slots are there."""
+    """Connect broker, backend, pool and consumer of one worker; nothing runs yet, but the pool's slots are there.
+
+    ``on_rest`` is called by the consumer when it is about to sleep, ``on_interrupt`` in a slot when ^C was pressed in its task.
+    """
     conf = app.conf
     broker = app.open_broker()
     backend = app.open_backend()
@@ -91,11 +96,17 @@ def assemble(
         limits=Limits(pool),
         result_max_bytes=conf.result_max_bytes or 0,
     )
+
+    def on_error(d: Delivery, exc: BaseException, runtime_ns: int) -> Settlement:
+        if isinstance(exc, KeyboardInterrupt):
+            on_interrupt()
+        return outcomes.on_error(d, exc, runtime_ns)
+
     runner = Runner(
         emit=settler.emit,
         loads=serializers.loads,
         dumps=lambda entry, value: serializers.dumps(serializers.result, value),
-        on_error=outcomes.on_error,
+        on_error=on_error,
         prepare=outcomes.prepare,
         conclude=outcomes.conclude,
         on_success=_log_success if logger.isEnabledFor(logging.INFO) else None,

@@ -18,6 +18,7 @@ def drain(app: FastQ, queues: Iterable[str] | str | None = None, *, loglevel: in
 
     For tests without a worker in the background: tasks see the thread, the transaction and the debugger of the test. They go the
     way through the broker all the same (arguments are encoded, results stored, workflows go on). What is due later stays: see
-    ``Clock``. ``queues``: those that ``fastq worker`` would take without ``-Q``. What a task raises is its result, as everywhere.
+    ``Clock``. ``queues``: None for those that ``fastq worker`` would take without ``-Q``. What a task raises is its result, as
+    everywhere.
     """
     return InProcessWorker(app, pool="solo", queues=queues, loglevel=loglevel, until_quiet=True).run_here()

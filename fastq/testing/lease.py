@@ -1,11 +1,12 @@
 """Keep the lease of a worker inside this process: what its supervisor does elsewhere, in a thread.
 
-Nothing here kills anything, and nothing takes a signal. A task that holds the GIL for longer than a lease may therefore be taken for
-dead by other nodes, as no thread can renew meanwhile; on a memory broker there are none.
+Nothing here kills anything, and nothing takes a signal. A task that holds the GIL for longer than a lease may therefore be taken
+for dead by other nodes, as no thread can renew meanwhile; on a memory broker there are none.
 """
 
 from __future__ import annotations
 
+import select
 import threading
 from typing import Any
 
@@ -29,7 +30,7 @@ class LeaseThread:
         self._link = link
         self._board = board
         self._identity = Identity(node)
-        self._loop = Loop()
+        self._loop = Loop() if hasattr(select, "poll") else Loop(_Select())
         self._names: list[str] = []
         self._keeper: Keeper | None = None
         #: why the broker could not be reached at the start, "" if it was
@@ -102,3 +103,20 @@ class LeaseThread:
         for name in self._names:
             keeper.bury(name, snapshot, charge=False)
         keeper.bury_the_rest()
+
+
+class _Select:
+    """Wait as ``select.poll`` does, in a process where eventlet has taken that away; its ``select`` lets other greenlets run."""
+
+    def __init__(self) -> None:
+        self._fds: set[int] = set()
+
+    def register(self, fd: int, eventmask: int, /) -> None:
+        self._fds.add(fd)
+
+    def unregister(self, fd: int, /) -> None:
+        self._fds.discard(fd)
+
+    def poll(self, timeout_ms: float | None, /) -> list[tuple[int, int]]:
+        readable = select.select(list(self._fds), [], [], None if timeout_ms is None else timeout_ms / 1000)[0]
+        return [(fd, 0) for fd in readable]

@@ -46,7 +46,10 @@ def make(name: str, slots: int, *, here: bool = False) -> Pool:
 
         return Aio(slots)
     if needs_patching(canonical) and not _patched(canonical):
-        how = "from gevent import monkey; monkey.patch_all()" if canonical == "gevent" else "import eventlet; eventlet.monkey_patch()"
+        how = {
+            "gevent": "from gevent import monkey; monkey.patch_all()",
+            "eventlet": "import eventlet; eventlet.monkey_patch()",
+        }[canonical]
         raise ImproperlyConfigured(
             f"the {canonical} pool needs a process that is monkey patched, and this one is not: begin the tests' first module "
             f"with `{how}`, or use pool='threads'"

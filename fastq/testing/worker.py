@@ -63,13 +63,14 @@ def start_worker(
 ) -> Iterator[InProcessWorker]:
     """Run a worker of this application in the background for as long as the ``with`` block lasts.
 
-    ``pool``: solo, threads, asyncio; gevent or eventlet in a process that is patched for it. ``queues``: those that ``fastq worker``
-    would take without ``-Q``. ``loglevel``: of fastq's own loggers meanwhile, None leaves them alone; no handler is added.
+    ``pool``: solo, threads, asyncio; gevent or eventlet in a process that is patched for it. ``queues``: None for those that
+    ``fastq worker`` would take without ``-Q``. ``loglevel``: of fastq's own loggers meanwhile (no handler is added), None leaves
+    them alone.
     ``perform_ping_check``: wait, for ``ready_timeout`` seconds at most, until the worker has asked the broker for work.
 
     At the end it finishes what runs and gives back the rest. What has not ended after ``shutdown_timeout`` seconds is interrupted,
-    goes back to its queue, and RuntimeError names it. An exception of the worker itself is raised there, too. OperationalError if the
-    broker cannot be reached, ImproperlyConfigured for a pool that cannot be inside this process.
+    goes back to its queue, and RuntimeError names it. An exception of the worker itself is raised there, too. OperationalError if
+    the broker cannot be reached, ImproperlyConfigured for a pool that cannot be inside this process.
     """
     if unknown := set(celery_options) - _MEANINGLESS:
         raise TypeError(f"start_worker() got an unexpected keyword argument {sorted(unknown)[0]!r}")
@@ -189,6 +190,7 @@ class InProcessWorker:
             self._consumer.request_stop()
             self._thread.join(self.shutdown_timeout)
             stuck = self._interrupt() if self._thread.is_alive() or not self._idle() else []
+            ended = not self._thread.is_alive()
         finally:
             self._tear_down()
         if stuck:
@@ -196,6 +198,8 @@ class InProcessWorker:
                 f"the worker {self.hostname} did not stop within {self.shutdown_timeout:g} s, as {', '.join(stuck)} still ran. "
                 "What had not ended has gone back to its queue: let the test wait for its tasks, or raise shutdown_timeout"
             )
+        if not ended and self.error is None:
+            raise RuntimeError(f"the worker {self.hostname} did not stop, though no task runs: does its broker still answer?")
         self._reraise()
 
     # --- what tests look at ---
@@ -237,6 +241,7 @@ class InProcessWorker:
                 queues=self.queues,
                 node=self.hostname,
                 on_rest=self._rest,
+                on_interrupt=self._interrupted,
             )
         except BaseException:
             keeper_end.close()
@@ -278,6 +283,12 @@ class InProcessWorker:
             self._consumer.request_stop()
         self._tell()
 
+    def _interrupted(self) -> None:
+        """Called in a slot when ^C was pressed in its task: in the calling thread it was meant for the test."""
+        if self._until_quiet:
+            self.error = KeyboardInterrupt()
+            self._consumer.request_stop()
+
     def _tell(self) -> None:
         self._ready.set()
         with resting:
@@ -312,9 +323,9 @@ class InProcessWorker:
             logging.getLogger("fastq").setLevel(self._level)
 
     def _reraise(self) -> None:
-        refused = self._lease.refused
+        refused, self._lease.refused = self._lease.refused, ""
         error = self.error or self._lease.error
-        self.error = None
+        self.error = self._lease.error = None
         if error is not None:
             try:
                 raise error

@@ -52,6 +52,7 @@ _SCHEMES = {
     "unix": _REDIS,
     "sqlite": _Technology("fastq.transports.sqlite"),
     "memory": _Technology("fastq.transports.memory"),
+    "django-db": _Technology("fastq.contrib.django_results.transport", ("django",), "django"),
 }
 
 #: query parameters whose values are never shown
@@ -62,6 +63,8 @@ def scheme_of(url: str) -> str:
     """Return the URL's scheme in lower case; ImproperlyConfigured if fastq knows no transport of that name."""
     scheme, mark, _ = url.partition("://")
     scheme = scheme.lower()
+    if scheme == "django-db":
+        return scheme  # complete without "://", as Celery's users write it
     known = ", ".join(f"{name}://" for name in _SCHEMES)
     if not mark:
         raise ImproperlyConfigured(f"{display_url(url)!r} is not a transport URL: expected one that starts with {known}.")

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fastq.records import DeadLetter, Fetch, Fetched, Joined, Lease, Opening, Publication, Settled, Settlement, StoredResult
+from fastq.records import DeadLetter, Fetch, Fetched, Joined, Lease, Opening, Publication, Settled, Settlement, StoredResult, Swept
 
-__all__ = ["Backend", "Broker", "Inbox", "Inspector", "TransportOptions", "Wake"]
+__all__ = ["REVOKED_MAX", "Backend", "Broker", "Inbox", "Inspector", "TransportOptions", "Wake"]
+
+#: revoked ids that a broker remembers, as many as Celery's workers do; the oldest go first
+REVOKED_MAX = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,18 @@ class Broker(Protocol):
         """
         ...
 
+    def revoke(self, ids: Sequence[str], expires_s: int) -> int:
+        """Remember for ``expires_s`` seconds that tasks must not start any more; return the number of this revocation.
+
+        Every fetch from now on answers with this number or a higher one. Numbers rise; once nothing is remembered any more it is
+        0. At most REVOKED_MAX ids are remembered, and the oldest go first. Messages are left where they are.
+        """
+        ...
+
+    def revoked(self, since: int = 0) -> tuple[int, list[str]]:
+        """Return the number of the last revocation, 0 if none is remembered, and the ids revoked after the one ``since``."""
+        ...
+
     def wake(self, process: str) -> Wake:
         """Return the wake channel of a process (not yet open)."""
         ...
@@ -215,12 +230,25 @@ class Inspector(Protocol):
         """Return counts: ready, delayed, leased, dead."""
         ...
 
+    def listeners(self, queue: str) -> list[str]:
+        """Return the processes that hold a live lease on a queue: those that take tasks from it."""
+        ...
+
     def peek(self, queue: str, n: int) -> list[bytes]:
         """Return up to n ready messages in the order they will be fetched, without taking them."""
         ...
 
     def purge(self, queue: str) -> int:
         """Drop ready and delayed messages; return how many."""
+        ...
+
+    def revoke_waiting(self, queue: str, ids: Iterable[str], *, results: bool = True, most: int = 100_000) -> Swept:
+        """End the ready and delayed messages of tasks that ``Broker.revoke`` was told of, with what follows from that.
+
+        Looks at ``most`` delayed and ``most`` ready messages of each level at least, the newest ones, as the next to be taken
+        meets the record of the revocation first; a message that moves meanwhile is found where it goes. ``results``: as ``settle``
+        has it. What workers hold is looked at, and left alone.
+        """
         ...
 
     def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:

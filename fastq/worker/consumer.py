@@ -360,7 +360,12 @@ class Consumer:
         notifier = self._notifier
         now = time.monotonic()
         if self._linger_until:
-            timeout = max(0.0, self._linger_until - now)  # a nap: slots need not wake it
+            timeout = max(0.0, self._linger_until - now)  # a nap: slots need not wake it, but the last that is busy
+            if self._pool.slots - self._pool.free == 1:
+                notifier.armed = True
+                if self._pool.free == self._pool.slots:
+                    notifier.armed = False
+                    return
         else:
             timeout = self._lease_s
             notifier.armed = True

@@ -146,7 +146,7 @@ def replacement(app: FastQ, d: Delivery, sig: Any, now_ms: int) -> Effects:
         inbox=d.inbox,
         rest=following.get("chain", ()),
         join=following.get("join"),
-        group=following.get("group"),
+        group=options.get("group"),
         root_id=options.get("root_id") or d.id,
         parent_id=options.get("parent_id"),
     )
@@ -182,7 +182,7 @@ def added(d: Delivery, effects: Effects | None, more: Sequence[Any], now_ms: int
     following = d.flow or {}
     join, _, queue = following["join"]
     place = flow.Place(
-        now_ms, inbox=d.inbox, group=following.get("group"), root_id=(d.options or {}).get("root_id") or d.id, parent_id=d.id
+        now_ms, inbox=d.inbox, group=(d.options or {}).get("group"), root_id=(d.options or {}).get("root_id") or d.id, parent_id=d.id
     )
     begun = [flow.begin(built.node, replace(place, join=(join, built.result.id, queue))) for built in more]
     known = effects or Effects()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from fastq.worker.options import WorkerOptions
 from fastq.worker.procname import expand_node
 
 if TYPE_CHECKING:
+    from fastq._core import Entry
     from fastq.app import FastQ
     from fastq.config import Settings
 
@@ -60,6 +61,8 @@ class Hello:
     logging: dict[str, Any] = field(default_factory=dict)
     #: how each of the queues is bound, for the banner
     bindings: tuple[str, ...] = ()
+    #: those of the queues of which every node gets copies
+    broadcasts: tuple[str, ...] = ()
     #: where the embedded broker's file is, "" if another broker was named
     embedded: str = ""
     events: bool = False
@@ -94,7 +97,11 @@ def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
         pool=pool,
         concurrency=options.concurrency or alias or conf.worker_concurrency or setting or cpu_count(),
         processes=options.processes or conf.worker_processes,
-        queues=tuple(queue.of_node(node) for queue in app.router.consumed(options.queues, options.exclude_queues, node=node)),
+        queues=tuple(
+            name
+            for queue in app.router.consumed(options.queues, options.exclude_queues, node=node)
+            for name in queue.taken_by(node)
+        ),
         prefetch=conf.worker_prefetch if options.prefetch is None else options.prefetch,
         max_tasks_per_child=options.max_tasks_per_child or conf.worker_max_tasks_per_child,
         retry=options.retry and conf.broker_connection_retry_on_startup,
@@ -120,6 +127,7 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
     _check_plain("result_backend_transport_options", own)
     registry = app.registry()
     entries = [entry for name in registry.names() if (entry := registry.get(name)) is not None]
+    _check_rates(entries, conf)
     return Hello(
         app=f"{app.name}:{id(app):#x}",
         broker_url=broker_url,
@@ -132,6 +140,7 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         slots=slots,
         queues=options.queues,
         bindings=tuple(map(app.router.binding, options.queues)),
+        broadcasts=tuple(name for name in options.queues if name in app.router.queues and app.router.queues[name].broadcast),
         tasks=tuple(sorted(task.name for task in app.tasks.regular())),
         lease_ms=round(conf.worker_lease * 1000),
         max_deliveries=conf.task_max_deliveries or 0,
@@ -145,6 +154,17 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         logging={name: conf[name] for name in _LOGGING},
         embedded=_file(broker_url) if app.broker_is_embedded else "",
     )
+
+
+def _check_rates(entries: Sequence[Entry], conf: Settings) -> None:
+    # lazy: only a process with the application needs it
+    from fastq.worker.rates import rate_of
+
+    for entry in entries:
+        try:
+            rate_of(entry.task, conf.get("task_default_rate_limit"))
+        except ImproperlyConfigured as exc:
+            raise ImproperlyConfigured(f"task {entry.name}: {exc}") from None
 
 
 def _redelivers(task: Any, conf: Settings) -> bool | None:

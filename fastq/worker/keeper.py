@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from fastq._core import ProcessBoard
 from fastq.exceptions import ImproperlyConfigured, OperationalError
 from fastq.records import RETURN, Lease, Settlement
 from fastq.transports.base import Backend, Broker
+from fastq.worker.copies import Copies
 from fastq.worker.giveback import LOOK_S, Watch
 from fastq.worker.hello import Hello
 from fastq.worker.identity import Identity
@@ -60,6 +62,9 @@ class Keeper:
         self._trouble = False
         self._watches: dict[str, Watch] = {}
         self._timeouts = Timeouts(hello, broker, backend_opener(hello))
+        self._copies: Copies | None = None
+        if hello.broadcasts:
+            self._copies = Copies(hello.broadcasts, broker, hello.broker_url, _transport_options(hello))
 
     # --- connecting ---
 
@@ -192,6 +197,8 @@ class Keeper:
             return
         try:
             self._reaper.reap(dead)
+            if self._copies is not None:
+                self._copies.bury(dead)
         except OperationalError as exc:
             self._fail(exc)
 
@@ -249,6 +256,10 @@ class Keeper:
     def close(self) -> None:
         if self._beat is not None:
             self._beat.cancel()
+        if self._copies is not None:
+            with suppress(OperationalError):  # left behind, they are dropped by the next node that sees this one gone
+                self._copies.leave(self._identity.node)
+            self._copies.close()
         self._broker.close()
 
     @property

@@ -43,11 +43,13 @@ class TaskTimedOut(TaskKilled):
 class _Run:
     """A run with limits, from begin to end."""
 
-    __slots__ = ("hard", "hard_s", "row", "soft", "soft_s")
+    __slots__ = ("due_s", "hard", "hard_s", "row", "soft", "soft_s")
 
     def __init__(self, soft_s: float | None, hard_s: float | None) -> None:
         self.soft_s = soft_s
         self.hard_s = hard_s
+        #: monotonic: when its hard limit passes; 0: never
+        self.due_s = time.monotonic() + hard_s if hard_s else 0.0
         self.soft: Alarm | None = None
         self.hard: Alarm | None = None
         self.row = -1
@@ -119,7 +121,8 @@ class Limits:
 
     def _end(self, d: Delivery, run: _Run, exc: BaseException | None) -> BaseException | None:
         early = run.soft is not None and run.soft.cancel()
-        late = run.hard is not None and run.hard.cancel()
+        # by the clock too: an alarm could not ring while C code held the GIL
+        late = (run.hard is not None and run.hard.cancel()) or 0 < run.due_s <= time.monotonic()
         # from here on nothing is raised in this slot
         self._runs.pop(d, None)
         if run.row >= 0 and self._deadlines is not None:

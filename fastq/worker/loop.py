@@ -7,6 +7,7 @@ import itertools
 import select
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 __all__ = ["Loop", "Timer"]
 
@@ -24,11 +25,20 @@ class Timer:
         self.call = None
 
 
+class Poll(Protocol):
+    """The part of ``select.poll`` that a loop uses."""
+
+    def register(self, fd: int, eventmask: int, /) -> object: ...
+    def unregister(self, fd: int, /) -> object: ...
+    def poll(self, timeout_ms: float | None, /) -> list[tuple[int, int]]: ...
+
+
 class Loop:
     """Call back when a descriptor is readable or a time has come. Callbacks may add and remove anything."""
 
-    def __init__(self) -> None:
-        self._poll = select.poll()
+    def __init__(self, poll: Poll | None = None) -> None:
+        """``poll``: what waits, where ``select.poll`` is not there."""
+        self._poll: Poll = select.poll() if poll is None else poll
         self._readers: dict[int, Callable[[], object]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()

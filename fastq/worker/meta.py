@@ -48,7 +48,7 @@ class Meta:
             "retries": d.retries,
             "queue": d.queue,
             "parent_id": options.get("parent_id"),
-            "group_id": ((d.flow or {}).get("group") or (None,))[0],
+            "group_id": ((d.options or {}).get("group") or (None,))[0],
         }
 
 

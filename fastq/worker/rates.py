@@ -20,7 +20,7 @@ from fastq.worker.followups import level_of
 if TYPE_CHECKING:
     from fastq._core import Entry, Registry
 
-__all__ = ["Rates", "per_second"]
+__all__ = ["Rates", "per_second", "rate_of"]
 
 logger = logging.getLogger("fastq.worker.rates")
 
@@ -46,6 +46,12 @@ def per_second(limit: Any) -> float:
     return float(limit)
 
 
+def rate_of(task: Any, default: Any) -> float:
+    """Return a task's limit a second, 0: none; ``default`` where it has none of its own."""
+    own = getattr(task, "rate_limit", None)
+    return per_second(default if own is None else own)
+
+
 class Rates:
     """Hold back what is over its task's rate limit. Owned by the consumer's loop."""
 
@@ -66,9 +72,14 @@ class Rates:
             self._periods = {}
             for name in () if self._off else registry.names():
                 entry = registry.get(name)
-                own = getattr(entry.task, "rate_limit", None) if entry is not None else None
-                rate = per_second(self._default if own is None else own)
-                if rate and entry is not None:
+                if entry is None:
+                    continue
+                try:
+                    rate = rate_of(entry.task, self._default)
+                except ImproperlyConfigured as exc:  # of a task registered since the worker started, which has refused others
+                    logger.error("Task %s runs without a limit: %s", name, exc)
+                    continue
+                if rate:
                     self._periods[entry] = max(1, round(1e6 / rate))
         return bool(self._periods)
 

@@ -132,12 +132,6 @@ def limited(i):
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(params=["shared", "disabled"])
-def backend(request: pytest.FixtureRequest) -> str:
-    """Whether results are kept: workflows must not depend on it."""
-    return str(request.param)
-
-
 def load(broker_url: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend_url: str) -> ModuleType:
     monkeypatch.setenv("TEST_BROKER", broker_url)
     monkeypatch.setenv("TEST_BACKEND", backend_url)
@@ -222,8 +216,7 @@ def test_workflows_need_no_result_backend(
         flows.app.close()
 
 
-@pytest.mark.parametrize("scope", ["fleet"])
-def test_a_rate_limit_holds_for_all_workers_together(scope: str, flows: ModuleType, tmp_path: Path, folder: Path) -> None:
+def test_a_rate_limit_holds_for_all_workers_together(flows: ModuleType, tmp_path: Path, folder: Path) -> None:
     with Worker(tmp_path, "-P", "threads", "-c", "4", app="flows").wait_ready(), Worker(
         tmp_path, "-P", "prefork", "-c", "2", "-n", "other@%h", app="flows"
     ).wait_ready():

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fastq import FastQ, GroupResult, ResultSet, Signature, Task, shared_task, signals
+from fastq import FastQ, GroupResult, ResultSet, Signature, Task, shared, shared_task, signals
 from fastq.app import TaskRegistry
 from fastq.app.annotations import annotate
 from fastq.config import SettingWarning
@@ -26,6 +26,12 @@ def app() -> Iterator[FastQ]:
     with FastQ("proj", broker="memory://app-life", set_as_current=False) as app:
         yield app
     reset("app-life")
+
+
+@pytest.fixture(autouse=True)
+def no_shared_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the shared tasks of these tests out of others' applications."""
+    monkeypatch.setattr(shared, "_constructors", [])
 
 
 # --- made ---
@@ -321,3 +327,22 @@ def test_a_script_is_its_own_command(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.strip()) >= 32
+
+
+def test_djangos_applications_are_discovered_without_a_list(packages: Path) -> None:
+    pytest.importorskip("django")
+    (packages / "site_settings.py").write_text("INSTALLED_APPS = ['shop', 'mail.apps.MailConfig', 'bare']\nSECRET_KEY = 'x'\n")
+    (packages / "mail" / "apps.py").write_text(
+        "from django.apps import AppConfig\nclass MailConfig(AppConfig):\n    name = 'mail'\n"
+    )
+    code = (
+        "from fastq import FastQ\n"
+        "app = FastQ('site', broker='memory://')\n"
+        "app.autodiscover_tasks()\n"
+        "app.finalize()\n"
+        "print([task.name for task in app.tasks.regular()])\n"
+    )
+    root = str(Path(__file__).parents[2])
+    env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{packages}", "DJANGO_SETTINGS_MODULE": "site_settings"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.strip() == "['shop.tasks.go', 'mail.tasks.go']", done.stderr

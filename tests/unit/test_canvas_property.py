@@ -255,9 +255,7 @@ def check(app: FastQ, shape: Shape, seed: int, lazily: bool) -> None:
     result = signature_of(app, shape, lazily).apply_async()
     found = machine.run().value(result)
     assert plain(found) == plain(expected)
-    runs = [
-        (name, plain(args[1:] if name == "told" else args)) for name, args, _ in machine.runs if not name.startswith("fastq.")
-    ]
+    runs = [(name, plain(args[1:] if name == "told" else args)) for name, args, _ in machine.runs if not name.startswith("fastq.")]
     assert Counter(map(repr, runs)) == Counter(map(repr, direct.runs))
     assert len(machine.ran) == len(set(machine.ran)), "no task runs twice"
     assert not machine.joins or any(fails(part) for part in (shape,)), "joins go with their bodies"

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from fastq import FastQ
+from fastq import FastQ, flow
 from fastq.canvas import Signature, chain, chord, chunks, group, signature, xmap, xstarmap
+from fastq.canvas.build import build
 from fastq.canvas.builtins import register
 from fastq.results import GroupResult
-from tests.canvas_machine import Failure, Machine
+from tests.canvas_machine import NOW_MS, Failure, Machine
 
 
 @pytest.fixture
@@ -284,6 +285,29 @@ def test_every_join_is_gone_when_a_canvas_has_succeeded(run: Machine) -> None:
     inner = chord([add(run, 1, 1), add(run, 2, 2)], s(run, "total"))
     run(chord([inner, inner.clone() | group(add(run, 1), add(run, 2))], s(run, "same")) | group(s(run, "same"), s(run, "same")))
     assert run.joins == {}
+
+
+def test_what_is_continued_ends_in_one_task_with_the_id_of_the_place(run: Machine) -> None:
+    for sig in (group(add(run, 1, 1), add(run, 2, 2)), add(run, 1, 1) | group(add(run, 1), add(run, 2)), chain(add(run, 1, 1))):
+        built = build(sig, run.app, task_id="place", continued=True)
+        assert built.result.id == "place"
+        run.carry_out(flow.begin(built.node, flow.Place(NOW_MS, rest=[build(s(run, "same"), run.app, task_id="next").node])))
+    run.run()
+    assert sorted(repr(args) for name, args, _ in run.runs if name == "proj.same") == ["(2,)", "([2, 4],)", "([3, 4],)"]
+
+
+def test_nothing_may_be_linked(run: Machine) -> None:
+    sig = add(run, 1, 1) | add(run, 2)
+    for nothing in (chain(app=run.app), group([], app=run.app)):
+        sig.link(nothing)
+    assert run(sig) == 4
+
+
+def test_an_immutable_body_gets_no_results_and_waits_all_the_same(run: Machine) -> None:
+    body = add(run, 5, 5).set(immutable=True).on_error(s(run, "note"))
+    assert run(chord([add(run, 1, 1), add(run, 2, 2)], body)) == 10
+    assert run(chord([s(run, "fail"), add(run, 2, 2)], body)) == Failure("ChordError")
+    assert [name for name, *_ in run.runs].count("proj.note") == 1
 
 
 # --- maps ---

@@ -20,7 +20,7 @@ import fastq
 from fastq import producer as producer_module
 from fastq.exceptions import OperationalError
 from fastq.producer import NO_RETRY, Producer, RetryPolicy
-from fastq.records import Publication
+from fastq.records import Opening, Publication
 
 QUICK = RetryPolicy(max_retries=3, interval_step_s=0.0)
 
@@ -33,6 +33,7 @@ class FakeBroker:
     def __init__(self) -> None:
         self.calls: list[tuple[str, int, list[bytes]]] = []
         self.kept: dict[tuple[str, int], list[bytes]] = {}
+        self.opened: list[list[str]] = []
         self.failures: list[BaseException] = []
         self.lose_replies = 0
         self.before: Callable[[int], object] = lambda n: None
@@ -43,9 +44,12 @@ class FakeBroker:
     def now_ms(self) -> int:
         return int(time.time() * 1000) + self.offset_ms
 
-    def publish(self, producer: str, number: int, publications: Sequence[Publication]) -> None:
+    def publish(
+        self, producer: str, number: int, publications: Sequence[Publication], openings: Sequence[Opening] = ()
+    ) -> None:
         assert self.busy.acquire(blocking=False), "two calls in flight"
         try:
+            self.opened.append([opening.id for opening in openings])
             self.calls.append((producer, number, [p.message for p in publications]))
             self.before(len(self.calls))
             if self.failures:
@@ -100,6 +104,34 @@ def test_alone_a_call_is_one_message() -> None:
         producer.publish(one(str(i)), (str(i),), QUICK)
     assert [(number, messages) for _, number, messages in broker.calls] == [(1, [b"0"]), (2, [b"1"]), (3, [b"2"])]
     assert {name for name, _, _ in broker.calls} == {producer.name}
+
+
+def test_joins_are_opened_in_the_call_of_their_members() -> None:
+    producer, broker = make()
+    body = one("body")[0]
+    inside, go = threading.Event(), threading.Event()
+
+    def hold(n: int) -> None:
+        if n == 1:
+            inside.set()
+            assert go.wait(20)
+
+    broker.before = hold
+    first = spawn(1, lambda _: producer.publish(one("a"), ("a",), QUICK))
+    assert inside.wait(20)
+
+    def publish(i: int) -> None:
+        producer.publish(one(f"m{i}"), (f"m{i}",), QUICK, [Opening(f"j{i}", 1, body)])
+
+    rest = spawn(2, publish)
+    until(lambda: len(producer._lane().queue) == 2)
+    go.set()
+    finish(first + rest)
+    assert [sorted(ids) for ids in broker.opened] == [[], ["j0", "j1"]]
+    assert sorted(broker.calls[1][2]) == [b"m0", b"m1"]
+    broker.lose_replies = 1
+    asyncio.run(producer.apublish(one("b"), ("b",), QUICK, [Opening("j", 1, body)]))
+    assert broker.opened[2:] == [["j"], ["j"]] and len(broker.kept) == 3
 
 
 def test_callers_that_come_during_a_call_share_the_next() -> None:

@@ -421,3 +421,16 @@ def test_large_messages_are_purged_in_small_steps(broker: RedisBroker, inspector
     assert steps == n // 10
     assert inspector.depth("default") == {"ready": 0, "delayed": 0, "leased": 0, "dead": 0}
     assert not client.exists("fastq:{default}:levels")
+
+
+def test_a_follow_up_is_not_left_lying_when_the_server_has_forgotten_the_scripts(broker: RedisBroker, client: Any) -> None:
+    """The settlement is then sent again behind the fetch of its call, which expected to find the follow-up."""
+    broker.publish("a", 1, [publication("first")])
+    (held,) = done(broker.fetch(asked(1)))
+    held.effects = Effects(publications=[publication("next")])
+    client.script_flush()
+    settled = broker.settle("p1", [held], results=True, fetch=asked(2))
+    assert settled.fetched is not None
+    if not ids(settled.fetched):
+        assert 0 < settled.fetched.next_due_ms <= settled.fetched.now_ms, "the process must not sleep"
+        assert ids(broker.fetch(asked(3))) == ["next"]

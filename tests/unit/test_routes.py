@@ -291,7 +291,7 @@ def test_each_node_gets_a_copy_of_a_broadcast() -> None:
     assert routes.route("reload") == {"queues": ["news.w1@a", "news.w2@b"]}
     nodes.clear()
     assert routes.route("reload") == {"queues": []}
-    assert [one.of_node("w1@a") for one in routes.consumed(node="w1@a")] == ["default", "news.w1@a"]
+    assert [one.taken_by("w1@a")[-1] for one in routes.consumed(node="w1@a")] == ["default", "news.w1@a"]
     nodes.append("w1@a")
     assert routes.route("reload") == {"queue": "news.w1@a"}
     assert routes.queues["news"].exchange == Exchange("news", "fanout")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from fastq.testing import InProcessWorker, drain, start_worker
 from fastq.testing.rest import workers
 from fastq.transports import memory, open_inspector
 
+ROOT = Path(__file__).parents[2]
 POOLS = ("solo", "threads", "asyncio")
 
 
@@ -261,6 +264,20 @@ def test_stopping_twice_is_harmless(app: FastQ) -> None:
     worker.stop()
 
 
+def test_it_is_put_together_as_a_worker_process_is() -> None:
+    def parts(module: str) -> dict[str, set[str]]:
+        tree = ast.parse((ROOT / "fastq" / module).read_text(encoding="utf-8"))
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+        return {call.func.id.removeprefix("Resting"): {str(k.arg) for k in call.keywords} for call in calls}  # type: ignore[attr-defined]
+
+    process, here = parts("worker/process.py"), parts("testing/assembly.py")
+    here["Consumer"] -= {"on_rest"}
+    process["Consumer"] -= {"max_tasks"}  # nobody would start another
+    shared = "Outcomes Runner Consumer Failures Settler Arguments Feeder Gate Rates Meta Started"
+    for part in shared.split():
+        assert here[part] == process[part], part
+
+
 # --- drain ---
 
 
@@ -306,3 +323,15 @@ def test_drain_takes_only_the_queues_it_is_given(app: FastQ) -> None:
     add.apply_async((1, 1), queue="other")
     assert drain(app, queues=["other"]) == 1
     assert drain(app) == 1
+
+
+def test_an_interrupt_in_a_drained_task_ends_the_draining(app: FastQ) -> None:
+    @app.task
+    def interrupted() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    interrupted.delay()
+    named(app, "add").apply_async((1, 1), countdown=0)
+    with pytest.raises(KeyboardInterrupt):
+        drain(app)
+    assert drain(app) <= 1

@@ -112,6 +112,14 @@ def test_a_task_that_was_over_its_hard_limit_has_failed_whatever_it_made_of_it(e
     assert isinstance(error, TimeLimitExceeded) and error.args == (2.5,)
 
 
+def test_a_task_during_which_no_alarm_could_ring_is_late_by_the_clock() -> None:
+    pool, made = limits()
+    (d,) = deliver("a")
+    made.begin(d, None, 0.001)
+    time.sleep(0.002)
+    assert isinstance(made.end(d), TimeLimitExceeded) and not pool.alarms[0].rung
+
+
 def test_a_task_that_was_over_its_soft_limit_ends_as_it_likes() -> None:
     pool, made = limits()
     (d,) = deliver("a", "b")[:1]

@@ -61,7 +61,8 @@ class DjangoFixup:
         except ModuleNotFoundError as exc:
             if not exc.name or not (module == exc.name or module.startswith(exc.name + ".")):
                 raise  # an import inside it failed
-            warnings.warn(f"DJANGO_SETTINGS_MODULE names {module!r}, but there is no module {exc.name!r}", FixupWarning, stacklevel=2)
+            text = f"DJANGO_SETTINGS_MODULE names {module!r}, but there is no module {exc.name!r}"
+            warnings.warn(text, FixupWarning, stacklevel=2)
             return {}
         found: dict[str, Any] = {"timezone": zone} if zone else {}
         if _in_database(self._app):

@@ -82,10 +82,19 @@ def _on_usable_connections(run: Callable[..., Coroutine[Any, Any, Any]]) -> Call
 if TYPE_CHECKING:
 
     class _Decorator(Protocol):
+        @overload
+        def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> DjangoTask[P, R]: ...
+        @overload
         def __call__(self, fn: Callable[P, R], /) -> DjangoTask[P, R]: ...
 
     class _BoundDecorator(Protocol):
+        @overload
+        def __call__(self, fn: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> DjangoTask[P, R]: ...
+        @overload
         def __call__(self, fn: Callable[Concatenate[Any, P], R], /) -> DjangoTask[P, R]: ...
+
+
+if TYPE_CHECKING:
 
     @overload
     def shared_task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> DjangoTask[P, R]: ...

@@ -23,6 +23,7 @@ from fastq.records import (
     Settlement,
 )
 from fastq.transports.base import TransportOptions
+from fastq.transports.memory import revocations
 from fastq.transports.memory.baton import pass_baton
 from fastq.transports.memory.channels import MemoryWake
 from fastq.transports.memory.effects import carry_out, keep
@@ -79,7 +80,8 @@ class MemoryBroker:
                 raise Fenced(f"The lease of {process} on {queue.name} is missing or was taken away.")
         last = memory.numbers.get(process, 0)
         if fetch.number <= last:
-            return Fetched(tuple(self._again(fetch, queues)) if fetch.number == last else (), now_ms), [], False
+            again = tuple(self._again(fetch, queues)) if fetch.number == last else ()
+            return Fetched(again, now_ms, revocations=revocations.last(memory)), [], False
         memory.numbers[process] = fetch.number
         for queue in memory.queues.values():
             queue.idle.pop(process, None)
@@ -109,7 +111,8 @@ class MemoryBroker:
                 due_ms = 0 if queue.covered(due_ms) else due_ms
                 queue.idle[process] = Idle(due_ms, no_last_chance=fetch.no_last_chance)
                 next_due_ms = min(filter(None, (next_due_ms, due_ms)), default=0)
-        return Fetched(tuple(taken), now_ms, next_due_ms), queues, passed_over > 0 and not taken
+        fetched = Fetched(tuple(taken), now_ms, next_due_ms, revocations.last(memory))
+        return fetched, queues, passed_over > 0 and not taken
 
     def _take(
         self, fetch: Fetch, queue: Queue, n: int, max_bytes: int, *, first: bool
@@ -212,6 +215,14 @@ class MemoryBroker:
         ahead_us = arrival_us - now_us - (max(burst, 1) - 1) * period_us
         # Rounded up: a turn is never early.
         return [-(min(-ahead_us - i * period_us, 0) // 1000) for i in range(n)]
+
+    def revoke(self, ids: Sequence[str], expires_s: int) -> int:
+        with self.store.lock:
+            return revocations.add(self.store, ids, expires_s)
+
+    def revoked(self, since: int = 0) -> tuple[int, list[str]]:
+        with self.store.lock:
+            return revocations.since(self.store, since)
 
     def wake(self, process: str) -> MemoryWake:
         return MemoryWake(self.store, process)

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from fastq import _core, flow, states
 from fastq.exceptions import FastQError
-from fastq.records import DeadLetter, Effects
+from fastq.records import DeadLetter, Effects, Swept
 from fastq.transports.base import TransportOptions
+from fastq.transports.memory import revocations
 from fastq.transports.memory.baton import pass_baton
 from fastq.transports.memory.effects import carry_out
 from fastq.transports.memory.marks import unmarked
@@ -36,6 +37,11 @@ class MemoryInspector:
             here = self._store.queue(queue)
             leased = sum(map(len, here.leased.values()))
             return {"ready": len(here), "delayed": len(here.delayed), "leased": leased, "dead": len(here.dead)}
+
+    def listeners(self, queue: str) -> list[str]:
+        with self._store.lock:
+            leases = self._store.queue(queue).leases
+            return [process for process, lease in leases.items() if lease.beat and not lease.gone]
 
     def peek(self, queue: str, n: int) -> list[bytes]:
         with self._store.lock:
@@ -80,6 +86,11 @@ class MemoryInspector:
                 told += [(result.inbox, result.id, result.record) for result in some.results]
         self._store.write(told, self._options.result_expires_s)
         pass_baton(self._store, carry_out(self._store, caused, now_ms))
+
+    def revoke_waiting(self, queue: str, ids: Iterable[str], *, results: bool = True, most: int = 100_000) -> Swept:
+        expires_s = self._options.result_expires_s
+        with self._store.lock:
+            return revocations.sweep(self._store, queue, frozenset(ids), result_expires_s=expires_s, results=results)
 
     def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         with self._store.lock:

@@ -46,6 +46,8 @@ class MemoryStore:
         #: id -> (record, when it expires: 0 never)
         self.results: dict[str, tuple[bytes, int]] = {}
         self.joins = Joins()
+        #: revoked task id -> (number of its revocation, when it is forgotten), the newest last
+        self.revoked: dict[str, tuple[int, int]] = {}
         #: bucket -> theoretical arrival time, us
         self.buckets: dict[str, int] = {}
         self.wakes: dict[str, list[Signal]] = {}
@@ -122,7 +124,12 @@ class MemoryStore:
         record, expires_ms = self.results.get(id, (b"", 0))
         return b"" if 0 < expires_ms <= now_ms else record
 
+    def forget_revoked(self, now_ms: int) -> None:
+        for id in [id for id, (_, expires_ms) in self.revoked.items() if expires_ms <= now_ms]:
+            del self.revoked[id]
+
     def sweep(self, now_ms: int, options: TransportOptions) -> None:
+        self.forget_revoked(now_ms)
         for id in [id for id, (_, expires_ms) in self.results.items() if 0 < expires_ms <= now_ms][:SWEEP]:
             del self.results[id]
         for name in [name for name, (_, seen_ms) in self.producers.items() if seen_ms < now_ms - PRODUCER_MS]:

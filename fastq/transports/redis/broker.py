@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastq._core import task_id
 from fastq.exceptions import EnvelopeError, Fenced, ImproperlyConfigured, OperationalError
 from fastq.records import Fetch, Fetched, Lease, Leased, Opening, Publication, Settled, Settlement
-from fastq.transports.base import TransportOptions
+from fastq.transports.base import REVOKED_MAX, TransportOptions
 from fastq.transports.redis.channel import RedisWake
 from fastq.transports.redis.connection import Connection, parse
 from fastq.transports.redis.keys import Keys
@@ -117,7 +118,11 @@ class RedisBroker:
             if fetch is None:
                 replies = self._connection.call(commands) if commands else []
             else:
+                repeated = self._connection.repeated
                 replies, fetched = self._fetch(fetch, commands)
+                if self._connection.repeated > repeated:
+                    # The settlement ran behind the fetch, and woke nobody because it expected to run before it: fetch again.
+                    fetched = replace(fetched, next_due_ms=fetched.now_ms)
         except OperationalError:
             # What the server has seen of the TTLs is unknown.
             self._settling.forget()
@@ -174,7 +179,8 @@ class RedisBroker:
         now_ms = answers[-1][1][1]
         self._see(now_ms, sent)
         dues = [answer[2] for _, answer in answers if answer[2]]
-        return before_replies, Fetched(tuple(leased), now_ms, min(dues, default=0))
+        revocations = max([answer[6] for _, answer in answers])
+        return before_replies, Fetched(tuple(leased), now_ms, min(dues, default=0), revocations)
 
     def _take_in(self, fetch: Fetch, answers: Sequence[tuple[str, list[Any]]], leased: list[Leased]) -> int:
         """Read the answers of fetch scripts into ``leased``; return how many messages came. Raises Fenced."""
@@ -205,9 +211,10 @@ class RedisBroker:
         keys = self.keys.queue(queue)
         return (
             self._fetch_script,
-            15,
+            16,
             *(keys.leases, keys.leased(fetch.process), keys.idle, keys.delayed, keys.levels),
             *keys.ready,
+            self.keys.revoked,
             *(fetch.process, fetch.number, min(n, CALL_MESSAGES), int(idle), int(spare)),
             *(self._last, CALL_BYTES, self.keys.wake_prefix),
         )
@@ -226,6 +233,25 @@ class RedisBroker:
         period_us, burst = max(period_us, 1), max(burst, 1)
         lead_us = self._connection.run(script("reserve"), (self.keys.rate(bucket),), (n, period_us))
         return [max(0, -(-(lead_us + (turn - burst + 1) * period_us) // 1000)) for turn in range(n)]
+
+    # --- revoked tasks ---
+
+    def revoke(self, ids: Sequence[str], expires_s: int) -> int:
+        number = 0
+        for start in range(0, len(ids), CALL_MESSAGES):
+            some = ids[start : start + CALL_MESSAGES]
+            number = self._connection.run(script("revoke"), (self.keys.revoked,), (max(expires_s, 1), REVOKED_MAX, *some))
+        return number
+
+    def revoked(self, since: int = 0) -> tuple[int, list[str]]:
+        # The number first: what is revoked between the two is told now, and told again after the next fetch.
+        newest, ids = self._connection.call(
+            [
+                ("ZRANGE", self.keys.revoked, -1, -1, "WITHSCORES"),
+                ("ZRANGEBYSCORE", self.keys.revoked, f"({since}", "+inf"),
+            ]
+        )
+        return (int(float(newest[1])) if newest else 0), [id.decode() for id in ids]
 
     def wake(self, process: str) -> RedisWake:
         return RedisWake(self.address, self.options, self.keys.wake(process))

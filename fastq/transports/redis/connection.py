@@ -147,6 +147,8 @@ class Connection:
         # the client's error classes, known once it is imported
         self._response_error: type[Exception] = Exception
         self._no_script: type[Exception] = Exception
+        #: commands that were sent again because the server did not know their script: they ran behind what followed them
+        self.repeated = 0
         self._pack: Callable[[tuple[Any, ...]], bytes]
 
     def __repr__(self) -> str:
@@ -224,6 +226,7 @@ class Connection:
     def _again(self, raw: RawConnection, command: tuple[Any, ...], error: Exception) -> Any:
         if not isinstance(command[0], Script) or not isinstance(error, self._no_script):
             raise error
+        self.repeated += 1
         raw.send_packed_command([self._pack(("EVAL", command[0].text, *command[1:]))], check_health=False)
         return raw.read_response()
 

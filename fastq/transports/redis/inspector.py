@@ -8,13 +8,14 @@ from typing import Any
 
 from fastq._core import unpackb
 from fastq.exceptions import DecodeError
-from fastq.records import DeadLetter
+from fastq.records import DeadLetter, Swept
 from fastq.transports.base import TransportOptions
 from fastq.transports.redis.broker import RedisBroker
 from fastq.transports.redis.connection import Connection, parse
 from fastq.transports.redis.keys import LEVELS, Keys
 from fastq.transports.redis.purging import Purge
 from fastq.transports.redis.scripts import script
+from fastq.transports.redis.sweeping import Sweep
 
 __all__ = ["RedisInspector"]
 
@@ -64,6 +65,10 @@ class RedisInspector:
             leased = sum(answers[0::2]) - sum(answers[1::2])
         return {"ready": sum(replies[:LEVELS]), "delayed": replies[LEVELS], "leased": leased, "dead": replies[LEVELS + 1]}
 
+    def listeners(self, queue: str) -> list[str]:
+        found = self._connection.call([("ZRANGEBYSCORE", self.keys.queue(queue).leases, "(0", "+inf")])[0]
+        return [name.decode() for name in found]
+
     def peek(self, queue: str, n: int) -> list[bytes]:
         messages: list[bytes] = []
         for ready in reversed(self.keys.queue(queue).ready):
@@ -74,6 +79,9 @@ class RedisInspector:
 
     def purge(self, queue: str) -> int:
         return Purge(self._connection, self.keys, self._broker, queue).run()
+
+    def revoke_waiting(self, queue: str, ids: Iterable[str], *, results: bool = True, most: int = 100_000) -> Swept:
+        return Sweep(self._connection, self.keys, self._broker, queue, results=results, most=most).run(ids)
 
     def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         keys = self.keys.queue(queue)

@@ -14,6 +14,7 @@ With the default prefix, for a queue ``default`` (the braces make one slot of a 
     fastq:{default}:join:<id>           hash    a join whose body goes to this queue, see below
     fastq:results:<slot>                hash    task id -> result record, for the time-ordered ids of one 4 second slot (expires)
     fastq:result:<id>                   string  result record of any other id (expires)
+    fastq:revoked                       zset    task id -> number of its revocation (expires)
     fastq:rate:<bucket>                 string  when the bucket's turns taken so far are used up, us (expires then)
     fastq:wake:<process>                channel of an idle worker process
     fastq:inbox:<name>                  channel of a producer process that waits for results
@@ -79,6 +80,7 @@ class Keys:
         self.inbox_prefix = f"{prefix}inbox:"
         self.slot_prefix = f"{prefix}results:"
         self._single_prefix = f"{prefix}result:"
+        self.revoked = f"{prefix}revoked"
         self._queues: dict[str, QueueKeys] = {}
 
     def queue(self, name: str) -> QueueKeys:

@@ -11,7 +11,7 @@ from functools import partial
 from fastq.exceptions import Fenced
 from fastq.records import Fetch, Fetched, Lease, Leased, Opening, Publication, Settled, Settlement
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import baton, buckets, joins, leases, places, settling, sweep
+from fastq.transports.sqlite import baton, buckets, joins, leases, places, revocations, settling, sweep
 from fastq.transports.sqlite.channels import SQLiteWake
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
@@ -120,7 +120,8 @@ class SQLiteBroker:
         if last is None:
             return Look(None, [])
         if fetch.number <= last:
-            return Look(Fetched(self._again(sql, fetch, names) if fetch.number == last else (), now_ms), [])
+            again = self._again(sql, fetch, names) if fetch.number == last else ()
+            return Look(Fetched(again, now_ms, revocations=revocations.last(sql)), [])
         sql.execute("UPDATE leases SET number = ? WHERE process = ?", (fetch.number, process))
         baton.leave(sql, process)
         queues = list(names)
@@ -142,7 +143,8 @@ class SQLiteBroker:
         next_due_ms = 0
         if not taken and fetch.idle and fetch.n > 0:
             next_due_ms = baton.enter(sql, process, queues, no_last_chance=fetch.no_last_chance)
-        return Look(Fetched(tuple(taken), now_ms, next_due_ms), queues, only_last_chances=skipped > 0 and not taken)
+        fetched = Fetched(tuple(taken), now_ms, next_due_ms, revocations.last(sql))
+        return Look(fetched, queues, only_last_chances=skipped > 0 and not taken)
 
     def _pick(self, sql: sqlite3.Connection, fetch: Fetch, queue: int, n: int, max_bytes: int, *, first: bool) -> Pick:
         """Choose what to take off the head of a queue; ``first``: nothing was taken in this call."""
@@ -215,6 +217,18 @@ class SQLiteBroker:
     def reserve(self, bucket: str, n: int, period_us: int, burst: int) -> list[int]:
         with self._database as sql:
             return buckets.reserve(sql, bucket, n, period_us, burst, time.time_ns() // 1000)
+
+    # --- revoked tasks ---
+
+    def revoke(self, ids: Sequence[str], expires_s: int) -> int:
+        if not ids:
+            return 0
+        with self._database as sql:
+            return revocations.add(sql, ids, expires_s, self.now_ms())
+
+    def revoked(self, since: int = 0) -> tuple[int, list[str]]:
+        with self._database as sql:
+            return revocations.since(sql, since)
 
     # --- wake ---
 

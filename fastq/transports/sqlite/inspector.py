@@ -9,9 +9,9 @@ from typing import Any
 
 from fastq import _core
 from fastq.exceptions import DecodeError
-from fastq.records import DeadLetter
+from fastq.records import DeadLetter, Swept
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import baton, joins, places, purging, results
+from fastq.transports.sqlite import baton, joins, places, purging, results, revocations
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
 from fastq.transports.sqlite.schema import MIDDLE, bounds
@@ -47,6 +47,12 @@ class SQLiteInspector:
         }
         return {name: int(self._database.read(*query)[0][0]) for name, query in counts.items()}
 
+    def listeners(self, queue: str) -> list[str]:
+        rows = self._database.read(
+            "SELECT process FROM leases WHERE queue = ? AND beat > 0 AND gone_ms = 0 ORDER BY process", (self._no(queue),)
+        )
+        return [process for (process,) in rows]
+
     def peek(self, queue: str, n: int) -> list[bytes]:
         rows = self._database.read(
             "SELECT message FROM ready WHERE key BETWEEN ? AND ? ORDER BY key LIMIT ?", (*bounds(self._no(queue)), n)
@@ -66,6 +72,10 @@ class SQLiteInspector:
             purged += step.purged
             if not step.more:
                 return purged
+
+    def revoke_waiting(self, queue: str, ids: Iterable[str], *, results: bool = True, most: int = 100_000) -> Swept:
+        writer = self._results if results else None
+        return revocations.Sweep(self._database, self._post, self._no(queue), writer, most).run(ids)
 
     def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         rows = self._database.read(

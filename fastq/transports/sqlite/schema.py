@@ -13,6 +13,7 @@
     joins      members of a chord that are still to come, and the message that follows
     members    those that have come
     buckets    when the next turn of a rate limit is
+    revoked    ids of tasks that must not start
 
 **Key.** ``queue << 48 | (9 - level) << 44 | place``. One range scan of ``ready`` gives a queue strictly by level and then by age,
 fetching is a move of one key range, and no further index has to be kept. Places count up from the middle at the tail and down from
@@ -117,6 +118,10 @@ STEPS = (
         PRIMARY KEY (joined, place, id)
     ) WITHOUT ROWID;
     CREATE TABLE buckets (name TEXT PRIMARY KEY, arrival_us INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE revoked (id TEXT PRIMARY KEY, number INTEGER NOT NULL, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE INDEX revoked_number ON revoked (number);
     """,
 )
 #: of the tables; a newer one is refused, an older one is brought up to this in ``create``

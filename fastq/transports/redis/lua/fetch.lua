@@ -1,10 +1,10 @@
 -- Promote what is due, lease up to n messages to a process, or register it as idle; pass the baton.
 --
--- KEYS  1 leases, 2 leased:<process>, 3 idle, 4 delayed, 5 levels, 6 to 15 ready lists of levels 0 to 9
+-- KEYS  1 leases, 2 leased:<process>, 3 idle, 4 delayed, 5 levels, 6 to 15 ready lists of levels 0 to 9, 16 revoked
 -- ARGV  1 process, 2 call number, 3 n, 4 '1': register as idle when nothing was taken,
 --       5 '1': take no message on its last chance, 6 deliveries that make a last chance,
 --       7 bytes that one call may take, 8 prefix of the wake channels
--- Returns  {1, clock (ms), next due (ms, 0: this process keeps no time), '1' if now idle, runs, messages}
+-- Returns  {1, clock (ms), next due (ms, 0: this process keeps no time), '1' if now idle, runs, messages, last revocation (0: none)}
 --          where runs is a flat list (level, first index, how many): message k of a run has the tag <level>:<number>:<first + k>;
 --          {0, clock}: fenced, the process has no lease or a condemned one
 --
@@ -23,9 +23,10 @@ end
 local last = tonumber(redis.call('HGET', leased, '#') or -1)
 if tonumber(number) < last then
   -- A late original of a call that was repeated and answered: nobody reads this reply, so it may change nothing.
-  return {1, now, 0, 0, {}, {}}
+  return {1, now, 0, 0, {}, {}, 0}
 end
 local others = redis.call('ZCARD', idle)
+local revoked = redis.call('ZRANGE', KEYS[16], -1, -1, 'WITHSCORES')
 
 others = others - redis.call('ZREM', idle, process)
 local due = promote(delayed, levels, READY, now)
@@ -183,4 +184,4 @@ if registered == 1 then
   local score = mine > 0 and mine or (skipped > 0 or ARGV[5] == '1') and 1e15 or '+inf'
   redis.call('ZADD', idle, score, process)
 end
-return {1, now, mine, registered, runs, messages}
+return {1, now, mine, registered, runs, messages, tonumber(revoked[2] or 0)}

@@ -1,0 +1,1 @@
+"""Notes whose words are counted by a task."""
