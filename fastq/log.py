@@ -91,8 +91,8 @@ class TaskFormatter(ColorFormatter):
 class JsonFormatter(logging.Formatter):
     """Write each record as one line of JSON, for programs that collect logs.
 
-    Fields: ``time`` (ISO 8601, UTC), ``level``, ``logger``, ``process``, ``pid``, ``message``; ``task_name`` and ``task_id`` where a
-    task runs or the line is about one; ``exception`` (the traceback); and whatever was given as ``extra``.
+    Fields: ``time`` (ISO 8601, UTC), ``level``, ``logger``, ``process``, ``pid``, ``message``; ``task_name`` and ``task_id`` where
+    a task runs or the line is about one; ``exception`` (the traceback); and whatever was given as ``extra``.
     """
 
     def format(self, record: logging.LogRecord) -> str:

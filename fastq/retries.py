@@ -179,6 +179,6 @@ def add_to_chord(task: Task[..., Any], sig: Any) -> Any:
     sig = maybe_signature(sig, app=task.app)
     if isinstance(sig, group):
         raise TypeError("add_to_chord takes one task or chain, not a group: add its members one by one")
-    built = build(sig, task.app, root_id=request.root_id)
+    built = build(sig, task.app, root_id=request.root_id, continued=True)
     request.__dict__.setdefault("_added", []).append(built)
     return built.result

@@ -3,8 +3,8 @@
     python blocks   are executed; ``await`` stands on its own where it is needed
     pycon blocks    are typed in, and must answer what the page says (``...`` stands for any text)
 
-The module has the name of the page's application, ``FastQ("shop")``, so it can be imported: ``from shop import add``. Where no broker
-is named it is a memory broker. As soon as there is an ``app``, a worker of it runs beside the examples.
+The module has the name of the page's application, ``FastQ("shop")``, so it can be imported: ``from shop import add``. Where no
+broker is named it is a memory broker. As soon as there is an ``app``, a worker of it runs beside the examples.
 
 What a reader does not need to see stands in comments, which Markdown does not show:
 
@@ -37,7 +37,6 @@ _PIECE = re.compile(
     r"^<!-- not run: (?P<reason>[^\n]+?) -->\n|^<!-- run:\n(?P<hidden>.*?)^-->\n|^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-_CHECKS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
 _AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
@@ -68,7 +67,10 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def run_page(page: Path, broker_url: str) -> int:
-    """Run the examples of a page and return how many blocks that were; AssertionError where one does not do what it says."""
+    """Run the examples of a page and return how many blocks that were; AssertionError where one does not do what it says.
+
+    ``broker_url`` is what the environment names: a memory broker, emptied at the end.
+    """
     named = re.search(r"FastQ\(\"(\w+)\"", page.read_text(encoding="utf-8"))
     module = types.ModuleType(named[1] if named else "examples")
     before = sys.modules.get(module.__name__)
@@ -76,17 +78,11 @@ def run_page(page: Path, broker_url: str) -> int:
     count = 0
     try:
         with contextlib.ExitStack() as stack:
-            loop = stack.enter_context(asyncio.Runner())
-            worker = None
+            run = _Run(page, module.__dict__, stack)
             for block in blocks(page):
-                if block.reason:
-                    continue
-                (_execute if block.language == "python" else _type_in)(block, page, module.__dict__, loop)
-                count += 1
-                app = module.__dict__.get("app")
-                if app is not None and worker is None:
-                    stack.callback(app.close)
-                    worker = stack.enter_context(start_worker(app, pool="threads", concurrency=4, loglevel="critical"))
+                if not block.reason:
+                    (run.execute if block.language == "python" else run.type_in)(block)
+                    count += 1
     finally:
         if before is None:
             del sys.modules[module.__name__]
@@ -97,38 +93,53 @@ def run_page(page: Path, broker_url: str) -> int:
     return count
 
 
-def _execute(block: Block, page: Path, names: dict[str, Any], loop: asyncio.Runner) -> None:
-    _run(compile("\n" * block.line + block.code, str(page), "exec", _AWAIT, dont_inherit=True), names, loop)
+class _Run:
+    """The examples of one page, and what lives beside them: an event loop, and a worker."""
 
+    def __init__(self, page: Path, names: dict[str, Any], stack: contextlib.ExitStack) -> None:
+        self._page = page
+        self._names = names
+        self._stack = stack
+        self._loop = stack.enter_context(asyncio.Runner())
+        self._worker: Any = None
 
-def _run(code: types.CodeType, names: dict[str, Any], loop: asyncio.Runner) -> None:
-    if code.co_flags & inspect.CO_COROUTINE:
+    def execute(self, block: Block) -> None:
+        tree = ast.parse("\n" * block.line + block.code, str(self._page))
+        # one by one, so that the worker runs from the statement on that made the application
+        for statement in tree.body:
+            single = ast.Module([statement], [])
+            self._run(compile(single, str(self._page), "exec", _AWAIT, dont_inherit=True))
 
-        async def whole() -> None:
-            await eval(code, names)
+    def type_in(self, block: Block) -> None:
+        for example in doctest.DocTestParser().get_examples(block.code, str(self._page)):
+            line = block.line + example.lineno
+            code = compile("\n" * line + example.source, str(self._page), "single", _AWAIT, dont_inherit=True)
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said), _shown():
+                try:
+                    self._run(code)
+                    got, want = said.getvalue(), example.want
+                except Exception as exc:
+                    if example.exc_msg is None:
+                        raise
+                    got, want = traceback.format_exception_only(exc)[-1], example.exc_msg
+            assert doctest.OutputChecker().check_output(want, got, doctest.ELLIPSIS), (
+                f"{self._page.name}, line {line + 1}: {example.source.strip()}\nexpected: {want}got: {got}"
+            )
 
-        loop.run(whole())
-    else:
-        exec(code, names)
+    def _run(self, code: types.CodeType) -> None:
+        if code.co_flags & inspect.CO_COROUTINE:
 
+            async def whole() -> None:
+                await eval(code, self._names)
 
-def _type_in(block: Block, page: Path, names: dict[str, Any], loop: asyncio.Runner) -> None:
-    checker = doctest.OutputChecker()
-    for example in doctest.DocTestParser().get_examples(block.code, str(page)):
-        line = block.line + example.lineno
-        code = compile("\n" * line + example.source, str(page), "single", _AWAIT, dont_inherit=True)
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), _shown():
-            try:
-                _run(code, names, loop)
-                got, want = said.getvalue(), example.want
-            except Exception as exc:
-                if example.exc_msg is None:
-                    raise
-                got, want = traceback.format_exception_only(exc)[-1], example.exc_msg
-        assert checker.check_output(want, got, _CHECKS), (
-            f"{page.name}, line {line + 1}: {example.source.strip()}\nexpected: {want}got: {got}"
-        )
+            self._loop.run(whole())
+        else:
+            exec(code, self._names)
+        if self._worker is None and "app" in self._names:
+            app = self._names["app"]
+            self._stack.callback(app.close)
+            self._worker = self._stack.enter_context(start_worker(app, pool="threads", concurrency=4, loglevel="critical"))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastq.config import Settings
     from fastq.producer import Producer
     from fastq.routes import Router
+    from fastq.security import Signer
     from fastq.serialization import Serializers
     from fastq.store import ResultStore
     from fastq.transports.base import Backend, Broker, TransportOptions
@@ -37,6 +38,7 @@ class Connections:
         self._store: ResultStore | None = None
         self._serializers: tuple[int, Serializers] | None = None
         self._router: tuple[int, Router] | None = None
+        self._signer: tuple[int, Signer | None] | None = None
         self._urls: tuple[int, str, str, bool] | None = None
         self._said_where = False
 
@@ -148,7 +150,17 @@ class Connections:
         """Return a broker of one's own; it connects at its first call."""
         from fastq.transports import open_broker  # lazy: only where a connection is made
 
-        return open_broker(self.broker_url, self.transport_options())
+        return open_broker(self.broker_url, self.transport_options(), self.signer)
+
+    @property
+    def signer(self) -> Signer | None:
+        """Return what signs messages and checks signatures, None where ``security_key`` sets none."""
+        known = self._signer
+        if known is None or known[0] != self.conf.generation:
+            from fastq.security import make_signer  # lazy: only where a connection is made
+
+            known = self._signer = (self.conf.generation, make_signer(self.conf.security_key, self.conf.security_trusted_keys))
+        return known[1]
 
     def _listeners(self, queue: str) -> list[str]:
         """Return the worker nodes that take tasks from a Broadcast queue now."""

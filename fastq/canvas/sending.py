@@ -217,8 +217,7 @@ class _Batch:
         results: list[AsyncResult[Any]] = []
         for index, (plan, task, id) in enumerate(zip(plans, tasks, ids, strict=True)):
             own = plan.options
-            flowing: dict[str, Any] = {"group": (group_id, index)}
-            options = {**own, "flow": {**own.get("flow", {}), **flowing}} if own else {"flow": flowing}
+            options: dict[str, Any] = {**own, "group": (group_id, index)} if own else {"group": (group_id, index)}
             result: AsyncResult[Any] = AsyncResult(id, app, ignored=plan.ignore_result)
             self._add_call(plan, task, id, options, result)
             results.append(result)

@@ -11,11 +11,14 @@ import importlib
 import importlib.util
 import re
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 from fastq.exceptions import ImproperlyConfigured
 from fastq.transports.base import Backend, Broker, Inbox, Inspector, TransportOptions, Wake
+
+if TYPE_CHECKING:
+    from fastq.security import Signer
 
 __all__ = [
     "Backend",
@@ -75,9 +78,9 @@ def scheme_of(url: str) -> str:
     return scheme
 
 
-def open_broker(url: str, options: TransportOptions) -> Broker:
-    """Return a Broker for the URL; it connects at its first call."""
-    return cast(Broker, _module(url).open_broker(url, options))
+def open_broker(url: str, options: TransportOptions, signer: Signer | None = None) -> Broker:
+    """Return a Broker for the URL; it connects at its first call. ``signer``: messages are signed on their way in."""
+    broker = cast(Broker, _module(url).open_broker(url, options))
 
 
 def open_backend(url: str, options: TransportOptions) -> Backend:
@@ -125,3 +128,8 @@ def _module(url: str) -> Any:
                 f"pip install 'fastq[{technology.extra}]'"
             )
     return importlib.import_module(technology.module)
+    if signer is None:
+        return broker
+    from fastq.transports.signed import SignedBroker  # lazy: only where messages are signed
+
+    return cast(Broker, SignedBroker(broker, signer))

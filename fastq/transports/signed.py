@@ -25,6 +25,14 @@ class SignedBroker:
         self._signer = signer
         self.url = broker.url
 
+    @property
+    def __class__(self) -> type:  # a result backend asks what kind of broker this is, to see whether they share a store
+        return type(self._broker)
+
+    @__class__.setter
+    def __class__(self, value: type) -> None:
+        raise TypeError("the class of a SignedBroker cannot be changed")
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._broker, name)
 

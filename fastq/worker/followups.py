@@ -133,17 +133,15 @@ def replacement(app: FastQ, d: Delivery, sig: Any, now_ms: int) -> Effects:
 
     A group becomes a chord that collects the results; the last task of whatever it is carries the id.
     """
-    from fastq.canvas import group, maybe_signature  # lazy: only where a task is replaced
+    from fastq.canvas import maybe_signature  # lazy: only where a task is replaced
     from fastq.canvas.build import build  # lazy: as above
 
     options = d.options or {}
     following = d.flow or {}
     sig = maybe_signature(sig, app=app)
-    if isinstance(sig, group):
-        sig = sig | app.tasks["fastq.accumulate"].s()
     place = flow.Place(
         now_ms,
-        inbox=d.inbox,
+        inbox=d.inbox or following.get("inbox", ""),
         rest=following.get("chain", ()),
         join=following.get("join"),
         group=options.get("group"),
@@ -157,6 +155,7 @@ def replacement(app: FastQ, d: Delivery, sig: Any, now_ms: int) -> Effects:
         errbacks=following.get("errbacks", ()),
         task_id=d.id,
         root_id=place.root_id,
+        continued=True,
     )
     begun = flow.begin(built.node, place)
     nesting = int(options.get("replaced_task_nesting") or 0) + 1
@@ -181,9 +180,8 @@ def added(d: Delivery, effects: Effects | None, more: Sequence[Any], now_ms: int
     """Return the effects with the members that a running member has added to its chord."""
     following = d.flow or {}
     join, _, queue = following["join"]
-    place = flow.Place(
-        now_ms, inbox=d.inbox, group=(d.options or {}).get("group"), root_id=(d.options or {}).get("root_id") or d.id, parent_id=d.id
-    )
+    options = d.options or {}
+    place = flow.Place(now_ms, inbox=d.inbox, group=options.get("group"), root_id=options.get("root_id") or d.id, parent_id=d.id)
     begun = [flow.begin(built.node, replace(place, join=(join, built.result.id, queue))) for built in more]
     known = effects or Effects()
     return known._replace(

@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 
+from fastq._core import packb
+from fastq.exceptions import SecurityError
 from fastq.records import DEAD, Delivery, Settlement
+from fastq.security import Signer
 from fastq.worker.failures import UNDECODABLE, Failures, plain
 
 __all__ = ["Gate"]
 
 logger = logging.getLogger("fastq.worker.gate")
+
+#: reason of the dead letter of a message that is not signed, or wrongly
+BAD_SIGNATURE = "bad-signature"
 
 
 class Gate:
@@ -20,14 +26,17 @@ class Gate:
     message costs the worker nothing but that.
     """
 
-    def __init__(self, accept: Collection[str], failures: Failures) -> None:
-        """``accept``: the content types of ``accept_content``."""
+    def __init__(self, accept: Collection[str], failures: Failures, signer: Signer | None = None) -> None:
+        """``accept``: the content types of ``accept_content``; ``signer``: checks signatures, None: messages are not signed."""
         self._accept = frozenset(accept)
         self._failures = failures
+        self._signer = signer
 
     def sort(self, batch: list[Delivery], now_ms: int, refuse: Callable[[Settlement], object]) -> list[Delivery]:
         """Return the deliveries that may run, in order; hand a settlement for each of the others to ``refuse``."""
         accept = self._accept
+        if self._signer is not None:
+            batch = self._signed(batch, self._signer, refuse)
         passed = [
             d
             for d in batch
@@ -39,6 +48,19 @@ class Gate:
                 if id(d) not in kept:
                     refuse(self._refusal(d))
         return passed
+
+    def _signed(self, batch: list[Delivery], signer: Signer, refuse: Callable[[Settlement], object]) -> list[Delivery]:
+        """Return those with a good signature. Of the others nothing is believed, so nobody is told and nothing follows."""
+        good = []
+        for d in batch:
+            try:
+                signer.check(d.message)
+                good.append(d)
+            except SecurityError as exc:
+                logger.error("Discarding a message that cannot be trusted (%d bytes, queue %s): %s", len(d.message), d.queue, exc)
+                detail = packb({"name": d.name, "error": f"SecurityError: {exc}"})
+                refuse(Settlement(d.queue, d.tag, d.id, DEAD, reason=BAD_SIGNATURE, detail=detail, record=d.record))
+        return good
 
     def _refusal(self, d: Delivery) -> Settlement:
         try:

@@ -61,6 +61,9 @@ class Hello:
     logging: dict[str, Any] = field(default_factory=dict)
     #: how each of the queues is bound, for the banner
     bindings: tuple[str, ...] = ()
+    #: a supervisor signs what it sends
+    security_key: str | None = None
+    security_trusted_keys: tuple[str, ...] = ()
     #: those of the queues of which every node gets copies
     broadcasts: tuple[str, ...] = ()
     #: where the embedded broker's file is, "" if another broker was named
@@ -140,6 +143,8 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         slots=slots,
         queues=options.queues,
         bindings=tuple(map(app.router.binding, options.queues)),
+        security_key=conf.security_key,
+        security_trusted_keys=tuple(conf.security_trusted_keys),
         broadcasts=tuple(name for name in options.queues if name in app.router.queues and app.router.queues[name].broadcast),
         tasks=tuple(sorted(task.name for task in app.tasks.regular())),
         lease_ms=round(conf.worker_lease * 1000),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastq._core import ProcessBoard
 from fastq.exceptions import ImproperlyConfigured, OperationalError
 from fastq.records import RETURN, Lease, Settlement
+from fastq.security import make_signer
 from fastq.transports.base import Backend, Broker
 from fastq.worker.copies import Copies
 from fastq.worker.giveback import LOOK_S, Watch
@@ -278,7 +279,8 @@ def open_store(hello: Hello) -> tuple[Broker, Reaper]:
     # lazy: what transport it is is only known once the hello has come
     from fastq import transports
 
-    broker = transports.open_broker(hello.broker_url, _transport_options(hello))
+    signer = make_signer(hello.security_key, hello.security_trusted_keys)
+    broker = transports.open_broker(hello.broker_url, _transport_options(hello), signer)
 
     def encode(exc: BaseException) -> tuple[str, bytes, str | None]:
         # lazy: needed when a task has killed its process for the last time, which most workers never see

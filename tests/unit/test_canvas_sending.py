@@ -110,7 +110,7 @@ def test_a_large_group_is_one_call_and_says_which_group_it_is(app: FastQ) -> Non
     result = group(s(app, "add", i, i) for i in range(2500)).apply_async()
     assert len(run.messages) == 2500 and run.calls == 1
     d = _core.peek(run.messages[7])
-    assert d.flow == {"group": [result.id, 7]} and d.id == result.results[7].id
+    assert d.flow is None and d.options == {"group": [result.id, 7]} and d.id == result.results[7].id
     assert run.run().value(result) == [2 * i for i in range(2500)]
 
 
@@ -121,7 +121,7 @@ def test_the_simple_way_and_the_general_way_send_the_same(app: FastQ) -> None:
         found = []
         for message in run.messages:
             d = _core.peek(message)
-            options = {key: value for key, value in (d.options or {}).items() if key != "flow"}
+            options = {key: value for key, value in (d.options or {}).items() if key not in ("flow", "group")}
             found.append((d.name, d.content_type, d.body, options, sorted(d.flow or {}), d.inbox, d.retries, d.expires_ms))
         run.messages.clear()
         return found

@@ -19,11 +19,13 @@ __all__ = ["add", "last", "since", "sweep"]
 
 def last(memory: MemoryStore) -> int:
     """Return the number of the last revocation, 0 if none is remembered."""
-    return max((number for number, _ in memory.revoked.values()), default=0) if memory.revoked else 0
+    return next(reversed(memory.revoked.values()))[0] if memory.revoked else 0
 
 
 def add(memory: MemoryStore, ids: Sequence[str], expires_s: int) -> int:
     """Remember ids; return the number of this revocation: the clock in ms, or one more than the last."""
+    if not ids:
+        return 0
     now_ms = memory.now_ms()
     memory.forget_revoked(now_ms)
     number = max(now_ms, last(memory) + 1)

@@ -36,7 +36,8 @@ def add(sql: sqlite3.Connection, ids: Sequence[str], expires_s: int, now_ms: int
     expire(sql, now_ms, REVOKED_MAX)
     number = max(now_ms, last(sql) + 1)
     expires_ms = now_ms + max(expires_s, 1) * 1000
-    sql.executemany("INSERT OR REPLACE INTO revoked (id, number, expires_ms) VALUES (?, ?, ?)", [(id, number, expires_ms) for id in ids])
+    rows = [(id, number, expires_ms) for id in ids]
+    sql.executemany("INSERT OR REPLACE INTO revoked (id, number, expires_ms) VALUES (?, ?, ?)", rows)
     (count,) = sql.execute("SELECT count(*) FROM revoked").fetchone()
     if count > REVOKED_MAX:
         sql.execute("DELETE FROM revoked WHERE id IN (SELECT id FROM revoked ORDER BY number LIMIT ?)", (count - REVOKED_MAX,))
@@ -121,8 +122,8 @@ def _take(sql: sqlite3.Connection, table: str, column: str, rows: Sequence[int])
             yield _core.peek(message)
 
 
-def _id(head: bytes) -> str:
+def _id(head: bytes | None) -> str:
     try:
-        return _core.task_id(head)
+        return _core.task_id(head or b"")  # SQLite cuts nothing out of nothing
     except EnvelopeError:
         return ""  # no task has this id

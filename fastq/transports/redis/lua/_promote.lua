@@ -1,6 +1,6 @@
 -- Move up to 100 due messages from `delayed` to the tail of their levels, and return when the next one is due (0: none).
--- Member: level digit, length of the nonce as one byte, nonce, message. The caller has done a write that Redis allows
--- when it is out of memory, so RPUSH and SADD cannot be refused. The messages are pushed before they are removed.
+-- Member: level digit, length of the nonce as one byte, nonce, message. ZREM is the first write: it is allowed when
+-- Redis is out of memory, and so are RPUSH and SADD behind it. The messages are pushed before they are removed.
 local function promote(delayed, levels, ready, now)
   local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
   if #head == 0 then
@@ -17,6 +17,7 @@ local function promote(delayed, levels, ready, now)
     moved[level] = moved[level] or {}
     table.insert(moved[level], string.sub(member, 3 + string.byte(member, 2)))
   end
+  redis.call('ZREM', delayed, '')
   for level = 0, 9 do
     if moved[level] then
       redis.call('RPUSH', KEYS[ready + level], unpack(moved[level]))

@@ -8,7 +8,7 @@
 --          where runs is a flat list (level, first index, how many): message k of a run has the tag <level>:<number>:<first + k>;
 --          {0, clock}: fenced, the process has no lease or a condemned one
 --
--- Everything is read and checked before ZREM, the first write, which Redis allows when it is out of memory.
+-- Everything is read and checked before the first write: ZREM, or LPOP, which Redis allows when it is out of memory.
 -- include: clock
 -- include: promote
 -- include: push
@@ -27,8 +27,9 @@ if tonumber(number) < last then
 end
 local others = redis.call('ZCARD', idle)
 local revoked = redis.call('ZRANGE', KEYS[16], -1, -1, 'WITHSCORES')
-
-others = others - redis.call('ZREM', idle, process)
+if others > 0 or want <= 0 then
+  others = others - redis.call('ZREM', idle, process)
+end
 local due = promote(delayed, levels, READY, now)
 local runs, messages = {}, {}
 local skipped = 0
