@@ -81,6 +81,11 @@ def scheme_of(url: str) -> str:
 def open_broker(url: str, options: TransportOptions, signer: Signer | None = None) -> Broker:
     """Return a Broker for the URL; it connects at its first call. ``signer``: messages are signed on their way in."""
     broker = cast(Broker, _module(url).open_broker(url, options))
+    if signer is None:
+        return broker
+    from fastq.transports.signed import SignedBroker  # lazy: only where messages are signed
+
+    return cast(Broker, SignedBroker(broker, signer))
 
 
 def open_backend(url: str, options: TransportOptions) -> Backend:
@@ -128,8 +133,3 @@ def _module(url: str) -> Any:
                 f"pip install 'fastq[{technology.extra}]'"
             )
     return importlib.import_module(technology.module)
-    if signer is None:
-        return broker
-    from fastq.transports.signed import SignedBroker  # lazy: only where messages are signed
-
-    return cast(Broker, SignedBroker(broker, signer))

@@ -161,7 +161,7 @@ class Failures:
     def terminated(self, d: Delivery) -> Settlement:
         """Settle a task that was ended from outside while it ran."""
         logger.warning("Task %s[%s] was terminated", d.name, d.id, extra=_about(d))
-        return self._revoked(d, "terminated", terminated=True)
+        return self._ended(d, "terminated")
 
     # --- refused by the gate ---
 
@@ -180,17 +180,21 @@ class Failures:
         return self._dead(d, DISALLOWED, str(exc), self._record(exc))
 
     def expired(self, d: Delivery) -> Settlement:
-        return self._revoked(d, "expired", terminated=False)
+        return self._ended(d, "expired")
+
+    def revoked(self, d: Delivery) -> Settlement:
+        return self._ended(d, "revoked")
 
     # ---
 
-    def _revoked(self, d: Delivery, why: str, *, terminated: bool) -> Settlement:
+    def _ended(self, d: Delivery, why: str) -> Settlement:
+        """Settle a task that does not run, or not to its end, though nothing has failed."""
         if signals.task_revoked.receivers:
             from fastq.context import Context  # lazy: only where somebody listens
 
             task = d.entry.task if d.entry is not None else None
             signals.task_revoked.send(
-                sender=task, request=Context(task, d), terminated=terminated, signum=None, expired=not terminated
+                sender=task, request=Context(task, d), terminated=why == "terminated", signum=None, expired=why == "expired"
             )
         record = self._record(TaskRevokedError(why), states.REVOKED)
         return Settlement(

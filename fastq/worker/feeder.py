@@ -175,6 +175,16 @@ class Feeder:
         self.ready.extend(kept)
         return out
 
+    def take_out(self, deliveries: Iterable[Delivery]) -> set[Delivery]:
+        """Take out those of some deliveries that wait here for a slot."""
+        given = set(deliveries)
+        out = {d for d in self.ready if d in given}
+        if out:
+            kept = [d for d in self.ready if d not in out]
+            self.ready.clear()
+            self.ready.extend(kept)
+        return out
+
     def _run_of_short(self, most: int) -> int:
         """Return how many deliveries at the head, ``most`` at most, are measured short; asks once per run of one name."""
         n, last = 0, None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 from fastq._core import packb
 from fastq.exceptions import SecurityError
-from fastq.records import DEAD, Delivery, Settlement
+from fastq.records import DEAD, DONE, Delivery, Settlement
 from fastq.security import Signer
 from fastq.worker.failures import UNDECODABLE, Failures, plain
 
@@ -20,10 +20,10 @@ BAD_SIGNATURE = "bad-signature"
 
 
 class Gate:
-    """Let pass what is readable, registered, accepted and not expired.
+    """Let pass what is readable, registered, accepted, not revoked and not expired.
 
-    Everything else ends here in one settlement: a dead letter with its reason, or REVOKED where the time is over. A bad
-    message costs the worker nothing but that.
+    Everything else ends here in one settlement: a dead letter with its reason, or REVOKED where it was revoked or its time is
+    over. A bad message costs the worker nothing but that.
     """
 
     def __init__(self, accept: Collection[str], failures: Failures, signer: Signer | None = None) -> None:
@@ -31,12 +31,16 @@ class Gate:
         self._accept = frozenset(accept)
         self._failures = failures
         self._signer = signer
+        #: ids of tasks that must not start; the consumer keeps it up to date
+        self.revoked: set[str] = set()
 
     def sort(self, batch: list[Delivery], now_ms: int, refuse: Callable[[Settlement], object]) -> list[Delivery]:
         """Return the deliveries that may run, in order; hand a settlement for each of the others to ``refuse``."""
         accept = self._accept
         if self._signer is not None:
             batch = self._signed(batch, self._signer, refuse)
+        if self.revoked:
+            batch = self._not_revoked(batch, refuse)
         passed = [
             d
             for d in batch
@@ -61,6 +65,22 @@ class Gate:
                 detail = packb({"name": d.name, "error": f"SecurityError: {exc}"})
                 refuse(Settlement(d.queue, d.tag, d.id, DEAD, reason=BAD_SIGNATURE, detail=detail, record=d.record))
         return good
+
+    def revoke(self, d: Delivery) -> Settlement:
+        """Return the settlement of a revoked delivery."""
+        logger.info("Discarding revoked task: %s[%s]", d.name, d.id, extra={"task_id": d.id, "task_name": d.name})
+        try:
+            return self._failures.revoked(d)
+        except Exception:  # as in ``_refusal``
+            logger.exception("The end of revoked task %s[%s] cannot be told to anybody", d.name, d.id)
+            return Settlement(d.queue, d.tag, d.id, DONE, record=d.record)
+
+    def _not_revoked(self, batch: list[Delivery], refuse: Callable[[Settlement], object]) -> list[Delivery]:
+        revoked = self.revoked
+        for d in batch:
+            if d.id in revoked:
+                refuse(self.revoke(d))
+        return [d for d in batch if d.id not in revoked]
 
     def _refusal(self, d: Delivery) -> Settlement:
         try:

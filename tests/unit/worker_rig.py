@@ -121,6 +121,13 @@ class Trouble:
         answer: list[int] = self.call("reserve", lambda: self._broker.reserve(bucket, n, period_us, burst))
         return answer
 
+    def revoke(self, ids: Sequence[str], expires_s: int) -> int:
+        raise NotImplementedError
+
+    def revoked(self, since: int = 0) -> tuple[int, list[str]]:
+        answer: tuple[int, list[str]] = self.call("revoked", lambda: self._broker.revoked(since))
+        return answer
+
     def renew(self, queues: Sequence[str], processes: Sequence[str], lease_ms: int) -> list[Lease]:
         raise NotImplementedError
 
