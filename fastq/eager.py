@@ -23,6 +23,7 @@ from fastq.calling.body import body
 from fastq.calling.options import split
 from fastq.context import Context, described
 from fastq.einfo import ExceptionInfo
+from fastq.errbacks import takes_failure
 from fastq.exceptions import Ignore, Reject, Retry
 from fastq.models import Models
 from fastq.result import denied_join_result
@@ -223,7 +224,7 @@ class _Run:
         self._hook("after_return", states.FAILURE, exc, self.id, self.args, self.kwargs, einfo)
         self._told(states.FAILURE, exc)
         for errback in self.errbacks:
-            newer = _takes_failure(errback.type)
+            newer = takes_failure(errback.type)
             errback.apply((request, exc, einfo.traceback) if newer else (self.id,))
         if self.throw:
             raise exc
@@ -367,16 +368,3 @@ def _signatures(task: Task[..., Any], value: Any) -> list[Any]:
     items: Iterable[Any] = value if isinstance(value, list | tuple) else (value,)
     app = task.app
     return [maybe_signature(described(item, app) if isinstance(item, bytes) else item, app=app) for item in items]
-
-
-def _takes_failure(task: Any) -> bool:
-    """Say whether an errback is of the newer kind: not bound, and with room for more than one positional argument."""
-    if task.bind:
-        return False
-    try:
-        parameters = inspect.signature(task.run).parameters.values()
-    except (TypeError, ValueError):  # a built-in that does not say
-        return False
-    kinds = [parameter.kind for parameter in parameters]
-    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return inspect.Parameter.VAR_POSITIONAL in kinds or sum(kind in plain for kind in kinds) > 1

@@ -350,6 +350,20 @@ class AsyncResult(Kin, Generic[R]):
             self.parent.forget()
         self.backend.forget((self.id,))
 
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: Any = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Keep the task from starting; see ``Control.revoke``. What runs already goes on.
+
+        ``connection``, ``wait`` and ``timeout`` are Celery's and mean nothing: on return the broker knows.
+        """
+        self.app.control.revoke(self.id, terminate=terminate, signal=signal)
+
     # --- what result_extended stores ---
 
     def _noted(self, key: str) -> Any:

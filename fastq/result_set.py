@@ -378,6 +378,23 @@ class ResultSet(Sequence[AsyncResult[R]]):
                 raise
             on_error(exc)
 
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: Any = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Keep all that have not started from starting, as ``AsyncResult.revoke`` does, in one go."""
+        ids = []
+        for result in self._leaves():
+            if result.is_stored:
+                ids.append(result.id)
+            else:
+                result.revoke()
+        self.app.control.revoke(ids, terminate=terminate, signal=signal)
+
     def forget(self) -> None:
         """Delete the stored results."""
         leaves = self._leaves()

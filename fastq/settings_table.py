@@ -185,6 +185,8 @@ _ROWS = (
             flag="--processes"),
     Setting("worker_lease", SECONDS, 15.0,
             "A worker node that is silent for up to twice as long is taken for dead, and its tasks run elsewhere.", "s"),
+    Setting("worker_revoke_expires", SECONDS, 10800.0,
+            "How long a revoked task's id is remembered: should a message of it come within that time, it is discarded.", "s"),
     Setting("worker_prefetch", OPTIONAL_COUNT, None,
             "How many messages a process may hold beyond its slots. None: adapts to measured run times; 0: none.",
             flag="--prefetch"),

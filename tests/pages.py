@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastq import signals
 from fastq.testing import start_worker
 from fastq.transports import memory
 
@@ -78,6 +79,7 @@ def run_page(page: Path, broker_url: str) -> int:
     count = 0
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(_signals_kept())
             run = _Run(page, module.__dict__, stack)
             for block in blocks(page):
                 if not block.reason:
@@ -140,6 +142,18 @@ class _Run:
             app = self._names["app"]
             self._stack.callback(app.close)
             self._worker = self._stack.enter_context(start_worker(app, pool="threads", concurrency=4, loglevel="critical"))
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Disconnect at the end what the examples have connected."""
+    before = {signal: signal.receivers for signal in signals.all_signals().values()}
+    try:
+        yield
+    finally:
+        for signal, receivers in before.items():
+            signal.receivers = receivers
+        signals._notify()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from fastq.app.application import FastQ
     from fastq.config import Settings
+    from fastq.control import Control
     from fastq.producer import Producer
     from fastq.routes import Router
     from fastq.security import Signer
@@ -36,6 +37,7 @@ class Connections:
     def __init__(self) -> None:
         self._producer: Producer | None = None
         self._store: ResultStore | None = None
+        self._control: Control | None = None
         self._serializers: tuple[int, Serializers] | None = None
         self._router: tuple[int, Router] | None = None
         self._signer: tuple[int, Signer | None] | None = None
@@ -58,6 +60,16 @@ class Connections:
                 if store is None:
                     store = self._store = ResultStore(cast("FastQ", self), self.open_backend)
         return store
+
+    @property
+    def control(self) -> Control:
+        """Return what steers the workers from outside: revoking tasks, emptying queues."""
+        control = self._control
+        if control is None:
+            from fastq.control import Control  # lazy: only where workers are steered
+
+            control = self._control = Control(cast("FastQ", self))
+        return control
 
     @property
     def producer(self) -> Producer:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastq import _core
+from fastq.errbacks import takes_failure
 from fastq.exceptions import ChordError, OperationalError
 from fastq.records import Delivery
 from fastq.remote import decode_exception, repr_safe
@@ -100,16 +100,3 @@ class Arguments:
     def _exception(self, record: bytes) -> BaseException:
         _, content_type, body, traceback, *_ = _core.decode_result(record)
         return decode_exception(content_type, body, traceback, self._serializers)
-
-
-def takes_failure(task: Any) -> bool:
-    """Say whether an errback is of the newer kind: not bound, and with room for more than one positional argument."""
-    if task.bind:
-        return False
-    try:
-        parameters = inspect.signature(task.run).parameters.values()
-    except (TypeError, ValueError):  # a built-in that does not say
-        return False
-    kinds = [p.kind for p in parameters]
-    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return inspect.Parameter.VAR_POSITIONAL in kinds or sum(kind in plain for kind in kinds) > 1

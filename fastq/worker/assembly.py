@@ -141,7 +141,7 @@ def assemble(
         settler=settler,
         pool=pool,
         feeder=Feeder(pool, window, conf.worker_prefetch if prefetch is None else prefetch),
-        gate=Gate(serializers.accept, failures),
+        gate=Gate(serializers.accept, failures, app.signer),
         runner=runner,
         board=board,
         link=link,

@@ -15,7 +15,7 @@ from fastq._core import RETURNED, ProcessBoard, Registry, Runner
 from fastq.exceptions import EnvelopeError, OperationalError
 from fastq.pools.base import Pool
 from fastq.records import RETURN, Delivery, Fetch, Fetched, Settlement
-from fastq.transports.base import REVOKED_MAX, Broker
+from fastq.transports.base import Broker
 from fastq.worker.feeder import Feeder
 from fastq.worker.finished import Finished
 from fastq.worker.gate import Gate
@@ -24,6 +24,7 @@ from fastq.worker.link import Link
 from fastq.worker.notify import Notifier, wait_readable
 from fastq.worker.rates import Rates
 from fastq.worker.reconnect import Backoff
+from fastq.worker.revoked import Revoked
 from fastq.worker.settler import Settler, Turn
 
 __all__ = ["Consumer"]
@@ -71,6 +72,7 @@ class Consumer:
         self._pool = pool
         self._feeder = feeder
         self._gate = gate
+        self._revoked = Revoked(broker, gate.revoked)
         self._rates = rates
         self._finished = finished
         self._runner = runner
@@ -109,8 +111,6 @@ class Consumer:
         #: the last fetch brought all it asked for
         self._more = False
         self._woken = False
-        #: number of the last revocation that the gate knows of
-        self._revocations = 0
         self._linger_until = 0.0
         self._wake = broker.wake("")
         self._wake_open = False
@@ -223,9 +223,10 @@ class Consumer:
             return
         self._known = True
         self._runner.now_ms = fetched.now_ms
-        if fetched.revocations != self._revocations and not self._stopping:
+        if fetched.revocations != self._revoked.number and not self._stopping:
             # before anything of this answer starts; if it cannot be read, what was leased goes back (see _compare_leases)
-            self._hear_revocations(fetched.revocations)
+            if self._revoked.hear(fetched.revocations):
+                self._end_revoked()
         count = self._accept(fetched)
         self._more = count > 0 and (fetch is None or count >= fetch.n)
         # what was passed over because of a last chance that the same call settled may be taken now
@@ -272,22 +273,11 @@ class Consumer:
             task = d.entry.task if d.entry is not None else None
             signals.task_received.send(sender=self, request=Context(task, d))
 
-    def _hear_revocations(self, number: int) -> None:
-        """Let the gate know what was revoked since the last time, and end what is held of it and has not started.
-
-        The board decides that, so a slot that was given such a delivery skips it.
-        """
-        gate, board, since = self._gate, self._board, self._revocations
-        newest, ids = 0, []
-        if 0 < since < number and len(gate.revoked) <= 2 * REVOKED_MAX:
-            newest, ids = self._broker.revoked(since)
-        else:  # the first ones; or the broker has forgotten some, and so may this process
-            if number:
-                newest, ids = self._broker.revoked()
-            gate.revoked.clear()
-        gate.revoked.update(ids)
-        self._revocations = newest
-        found = [d for d in self._held if d.id in gate.revoked] if ids else []
+    def _end_revoked(self) -> None:
+        """End what is held of revoked tasks and has not started. The board decides that, so a slot that was given such a delivery
+        skips it."""
+        gate, board = self._gate, self._board
+        found = [d for d in self._held if d.id in gate.revoked]
         waiting = self._feeder.take_out(found) if found else ()
         for d in found:
             if board.claim(d.record, 0) if d.record >= 0 else d in waiting:

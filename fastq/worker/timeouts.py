@@ -10,10 +10,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fastq import _core, flow
+from fastq import _core
 from fastq.exceptions import TimeLimitExceeded
 from fastq.records import DEAD, Delivery, Registry, Settlement
 from fastq.transports.base import Backend, Broker
+from fastq.worker.effects import effects_of
 from fastq.worker.hello import Hello
 from fastq.worker.limits import check
 
@@ -85,7 +86,7 @@ class Timeouts:
             inbox=d.inbox,
             reason=TIME_LIMIT,
             detail=_core.packb(detail),
-            effects=flow.failed(d, record, now_ms),
+            effects=effects_of(d, record, now_ms),
         )
 
     def _stores(self, d: Delivery) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fastq import _core
-from fastq.records import DEAD, Publication
+from fastq.records import DEAD, Lease, Publication
 from tests.contract.conftest import Transport, Worker, asleep, envelope, ids
 
 Publish = Callable[..., None]
@@ -146,3 +146,15 @@ def test_looking_wakes_nobody(publish: Publish, transport: Transport) -> None:
     inspector = transport.inspector()
     inspector.depth("q"), inspector.peek("q", 5), inspector.dead("q"), inspector.queues(), inspector.purge("q")
     assert asleep(wake)
+
+
+def test_listeners_are_the_processes_with_a_live_lease(transport: Transport, worker: Worker) -> None:
+    inspector = transport.inspector()
+    (before,) = inspector.listeners("q")
+    broker = transport.broker()
+    broker.renew(["q", "other"], ["second"], 15_000)
+    assert sorted(inspector.listeners("q")) == sorted([before, "second"])
+    assert inspector.listeners("other") == ["second"]
+    assert inspector.listeners("nobody's") == []
+    broker.condemn([Lease("q", "second", "")])
+    assert inspector.listeners("q") == [before]

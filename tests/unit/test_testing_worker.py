@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import logging
 import signal
@@ -22,7 +21,6 @@ from fastq.testing import InProcessWorker, drain, start_worker
 from fastq.testing.rest import workers
 from fastq.transports import memory, open_inspector
 
-ROOT = Path(__file__).parents[2]
 POOLS = ("solo", "threads", "asyncio")
 
 
@@ -262,20 +260,6 @@ def test_stopping_twice_is_harmless(app: FastQ) -> None:
     worker.ensure_started()
     worker.stop()
     worker.stop()
-
-
-def test_it_is_put_together_as_a_worker_process_is() -> None:
-    def parts(module: str) -> dict[str, set[str]]:
-        tree = ast.parse((ROOT / "fastq" / module).read_text(encoding="utf-8"))
-        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-        return {call.func.id.removeprefix("Resting"): {str(k.arg) for k in call.keywords} for call in calls}  # type: ignore[attr-defined]
-
-    process, here = parts("worker/process.py"), parts("testing/assembly.py")
-    here["Consumer"] -= {"on_rest"}
-    process["Consumer"] -= {"max_tasks"}  # nobody would start another
-    shared = "Outcomes Runner Consumer Failures Settler Arguments Feeder Gate Rates Meta Started"
-    for part in shared.split():
-        assert here[part] == process[part], part
 
 
 # --- drain ---

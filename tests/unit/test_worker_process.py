@@ -13,7 +13,7 @@ from fastq import _core, states
 from fastq._core import Delivery, Entry, Registry
 from fastq.exceptions import OperationalError
 from fastq.records import StoredResult
-from fastq.worker.process import _Clock, _log_success
+from fastq.worker.assembly import Clock, log_success
 from fastq.worker.started import Started
 from tests.unit.worker_rig import DEADLINE_S, message
 
@@ -129,7 +129,7 @@ def delivery(*, tracked: bool = True, ignored: bool = False) -> Delivery:
 
 def test_started_is_reported_for_the_tasks_that_ask_for_it() -> None:
     store = Store()
-    started = Started(store, "node", _Clock())  # type: ignore[arg-type]
+    started = Started(store, "node", Clock())  # type: ignore[arg-type]
     for d in (delivery(), delivery(tracked=False), delivery(ignored=True)):
         started.note(d)
     assert [(result.id, _core.decode_result(result.record)[0], final) for result, final in store.stored] == [
@@ -138,7 +138,7 @@ def test_started_is_reported_for_the_tasks_that_ask_for_it() -> None:
 
 
 def test_a_report_that_cannot_be_stored_does_not_fail_the_task(caplog: pytest.LogCaptureFixture) -> None:
-    Started(Store(OperationalError("away")), "node", _Clock()).note(delivery())  # type: ignore[arg-type]
+    Started(Store(OperationalError("away")), "node", Clock()).note(delivery())  # type: ignore[arg-type]
     assert "Could not report t[x] as started: away" in caplog.text
 
 
@@ -149,7 +149,7 @@ class Nasty:
 
 def test_any_result_can_be_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "fastq.worker.trace"):
-        _log_success(delivery(), "x" * 5_000, 1_500_000_000)
-        _log_success(delivery(), Nasty(), 1)
+        log_success(delivery(), "x" * 5_000, 1_500_000_000)
+        log_success(delivery(), Nasty(), 1)
     assert caplog.messages[0].startswith("Task t[x] succeeded in 1.500000s: 'xxx") and len(caplog.messages[0]) < 1_200
     assert caplog.messages[1].endswith("<Nasty>")
