@@ -4,6 +4,7 @@
 #   make test     run the tests
 #   make check    ruff, mypy --strict, the floors test, stubtest of the core
 #   make bench    compare the pools (BENCH= passes arguments on, such as BENCH=--benchmark-compare)
+#   make fuzz     mutate a million messages and feed them to every decoder (INPUTS=1000000)
 #   make chaos    kill processes and servers, many rounds (ROUNDS=10)
 #   make docs     write docs/settings.md from the settings table
 #   make build    only create .venv and build the core in place
@@ -21,6 +22,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
 ROUNDS ?= 10
 TESTS ?= tests
+INPUTS ?= 1000000
 BENCH ?=
 
 # python3 if it is new enough, else the newest that is
@@ -29,7 +31,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 CORE := setup.py $(wildcard fastq/*.pyx fastq/*.pxi fastq/*.pxd fastq/*.h)
 
-.PHONY: build demo test check bench chaos docs clean
+.PHONY: build demo test check bench chaos fuzz docs clean
 
 build: $(VENV)/.stamp-core
 
@@ -75,6 +77,9 @@ bench: build $(VENV)/.stamp-bench
 
 chaos: build
 	FASTQ_CHAOS_ROUNDS=$(ROUNDS) $(PY) -m pytest tests/chaos
+
+fuzz: build
+	$(PY) -m tests.fuzz_decoders --inputs $(INPUTS)
 
 docs: build
 	$(PY) -c 'from fastq.settings_page import settings_markdown as page; print(page(), end="")' > docs/settings.md

@@ -47,8 +47,8 @@ class Control:
         """Let one task, or several, not start any more. On return it is so, whether a worker is online or not.
 
         What waits is ended at once with the state REVOKED, delayed tasks and retries too; what runs goes on, and keeps its state.
-        An id is remembered for ``worker_revoke_expires``: should a message of it come later, it is discarded. ``queues``: look there
-        first, besides the application's own; the broker's others are looked at only if a task was found in none of these.
+        An id is remembered for ``worker_revoke_expires``: should a message of it come later, it is discarded. ``queues``: look
+        there first, besides the application's own; the broker's others are looked at only if a task was found in none of these.
 
         ``destination`` and what else Celery takes to reach single workers means nothing: every worker hears of it.
         """

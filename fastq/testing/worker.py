@@ -23,6 +23,7 @@ from fastq.testing.assembly import assemble
 from fastq.testing.lease import LeaseThread
 from fastq.testing.rest import resting, workers
 from fastq.testing.stores import store_of
+from fastq.worker import announce
 from fastq.worker.board import Board, open_region
 from fastq.worker.hello import configure, introduce
 from fastq.worker.link import Link
@@ -187,6 +188,7 @@ class InProcessWorker:
         if not self._thread.is_alive() and self not in workers:
             return
         try:
+            self._herald.hear({"stop": "warm"})
             self._consumer.request_stop()
             self._thread.join(self.shutdown_timeout)
             stuck = self._interrupt() if self._thread.is_alive() or not self._idle() else []
@@ -217,7 +219,7 @@ class InProcessWorker:
     def _set_up(self) -> None:
         app = self.app
         self._level = logging.getLogger("fastq").level
-        self._options = configure(app, self._options)
+        self._options = announce.set_up(app, configure(app, self._options))
         hello = introduce(app, self._options)
         self.queues = self._options.queues
         if hello.broker_url.startswith("memory:"):
@@ -229,6 +231,8 @@ class InProcessWorker:
         self._region.clear()
         keeper_end, socket_end = Link.pair(patience_s=0)
         self._link = Link(socket_end)
+        self._herald = announce.Herald(app, self._options)
+        self._link.heard = self._herald.hear
         try:
             self._lease = LeaseThread(hello, self.hostname, keeper_end, self._board)
             if self._loglevel is not None:
@@ -243,6 +247,7 @@ class InProcessWorker:
                 on_rest=self._rest,
                 on_interrupt=self._interrupted,
             )
+            self._parts.start()
         except BaseException:
             keeper_end.close()
             self._link.close()
@@ -317,6 +322,7 @@ class InProcessWorker:
         if not self._lease.join(self.app.conf.worker_lease + COLD_S):
             logger.warning("The lease of %s has not ended: the broker does not answer", self.hostname)
         self._parts.close()
+        self._herald.end()
         self._board.close()
         self.app.hostname = self._hostname_before
         if self._loglevel is not None:

@@ -64,7 +64,7 @@ class Children:
     """All worker processes of one node.
 
     ``start`` takes a request and returns (pid, or 0 if ``forked`` will tell; the link). ``fail`` is told why the node cannot start,
-    ``gone`` that the last process of a stopping node has ended.
+    ``ready`` that all take tasks, ``gone`` that the last process of a stopping node has ended.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Children:
         *,
         start: Callable[[dict[str, Any]], tuple[int, Link]],
         fail: Callable[[str], object],
+        ready: Callable[[], object],
         gone: Callable[[], object],
     ) -> None:
         self._loop = loop
@@ -86,6 +87,7 @@ class Children:
         self._shutdown = shutdown
         self._start_process = start
         self._fail = fail
+        self._ready = ready
         self._gone = gone
         self._children: dict[int, Child] = {}  # by serial
         self._serial = 0
@@ -159,6 +161,7 @@ class Children:
         if not self._was_ready and all(child.process for child in self._children.values()):
             self._was_ready = True
             say_ready(self._identity.node)
+            self._ready()
 
     # --- what they say ---
 
@@ -283,10 +286,11 @@ class Children:
 
     # --- stopping ---
 
-    def tell(self, how: str) -> None:
-        """Ask all to stop, warm or cold."""
+    def tell(self, how: str, sig: str = "") -> None:
+        """Ask all to stop, warm or cold. ``sig``: the name of the signal that asked for it, which receivers of signals are told."""
+        message = {"stop": how, "sig": sig} if sig and self._hello.listened else {"stop": how}
         for child in self._children.values():
-            child.link.send({"stop": how})
+            child.link.send(message)
 
     def kill(self) -> None:
         """Kill all, of a node that is stopping; ``died`` tells when."""

@@ -223,10 +223,9 @@ class Consumer:
             return
         self._known = True
         self._runner.now_ms = fetched.now_ms
-        if fetched.revocations != self._revoked.number and not self._stopping:
-            # before anything of this answer starts; if it cannot be read, what was leased goes back (see _compare_leases)
-            if self._revoked.hear(fetched.revocations):
-                self._end_revoked()
+        # before anything of this answer starts; if it cannot be read, what was leased goes back (see _compare_leases)
+        if fetched.revocations != self._revoked.number and not self._stopping and self._revoked.hear(fetched.revocations):
+            self._end_revoked()
         count = self._accept(fetched)
         self._more = count > 0 and (fetch is None or count >= fetch.n)
         # what was passed over because of a last chance that the same call settled may be taken now

@@ -29,6 +29,9 @@ def main() -> None:
         leave(0)
     options = WorkerOptions.from_json(first["options"])
     try:
+        # lazy: after the patching, and where its failure is told
+        from fastq.worker.announce import Herald
+
         app, options, hello = settle_in(options)
         run = import_run_process()
     except Exception:
@@ -39,4 +42,8 @@ def main() -> None:
     request = link.receive_one()
     if request is None:
         leave(0)
-    leave(live(app, options, request["live"], link, board_fd, run))
+    herald = Herald(app, options)
+    link.heard = herald.hear
+    code = live(app, options, request["live"], link, board_fd, run)
+    herald.end()
+    leave(code)

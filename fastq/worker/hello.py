@@ -69,6 +69,8 @@ class Hello:
     #: where the embedded broker's file is, "" if another broker was named
     embedded: str = ""
     events: bool = False
+    #: somebody listens to what becomes of the node: see ``announce``
+    listened: bool = False
 
     def to_message(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,6 +92,11 @@ def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
     if options.include:
         conf.override({"include": (*conf.include, *options.include)})
     app.finalize()
+    # lazy: only a process with the application needs it
+    from fastq.worker import announce
+
+    announce.configuring(app, options)
+    _refuse_pickle_as_root(app)
     pool = canonical_pool(options.pool or conf.worker_pool)
     # prefork: both words mean the number of processes, and the command line wins whichever it uses
     alias = options.processes if pool == "prefork" else None
@@ -111,10 +118,24 @@ def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
     )
 
 
+def _refuse_pickle_as_root(app: FastQ) -> None:
+    """Refuse to run as root what anybody who can reach the broker may write; ``C_FORCE_ROOT`` in the environment allows it."""
+    # lazy: only a process with the application needs it
+    from fastq.serialization import PICKLE
+
+    if os.geteuid() or os.environ.get("C_FORCE_ROOT") or PICKLE not in app.serializers.accept_base:
+        return
+    raise ImproperlyConfigured(
+        "this worker runs as root and accepts pickle (accept_content), so whoever can write to the broker could run any code as "
+        "root: run it as another user, take pickle out of accept_content, or set C_FORCE_ROOT=1 if you know what you are doing"
+    )
+
+
 def introduce(app: FastQ, options: WorkerOptions) -> Hello:
     """Say who the application is; ``options`` as ``configure`` returned them."""
     # lazy: only a process with the application needs it
     from fastq.transports import display_url, scheme_of
+    from fastq.worker import announce
 
     conf = app.conf
     assert options.pool is not None and options.concurrency is not None
@@ -158,6 +179,7 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         max_retries=conf.broker_connection_max_retries or 0,
         logging={name: conf[name] for name in _LOGGING},
         embedded=_file(broker_url) if app.broker_is_embedded else "",
+        listened=announce.listened(),
     )
 
 

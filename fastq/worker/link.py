@@ -10,7 +10,7 @@ import json
 import select
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 __all__ = ["Link", "LinkError"]
@@ -44,6 +44,8 @@ class Link:
         self._fds: deque[int] = deque()
         #: the peer has closed its end, or died
         self.closed = False
+        #: is shown every message that ``receive`` returns, before it does
+        self.heard: Callable[[dict[str, Any]], object] | None = None
 
     @classmethod
     def pair(cls, *, patience_s: float = 30.0, fds: bool = False) -> tuple[Link, socket.socket]:
@@ -148,7 +150,11 @@ class Link:
             return []
         *lines, rest = self._in.split(b"\n")
         self._in = bytearray(rest)
-        return [self._decode(line) for line in lines]
+        messages = [self._decode(line) for line in lines]
+        if self.heard is not None:
+            for message in messages:
+                self.heard(message)
+        return messages
 
     def receive_one(self) -> dict[str, Any] | None:
         """Wait for one message and leave what comes behind it in the socket, so that ``fileno`` tells of it; None at the end of

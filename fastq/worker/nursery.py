@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastq.worker.kinship import die_with
@@ -49,6 +49,9 @@ def nursery_main(link: Link, options: WorkerOptions, supervisor: int, *, run: Ru
 
     ``supervisor``: pid of the process that is to become the parent of every worker process.
     """
+    # lazy: imports what only a process with the application needs
+    from fastq.worker.announce import STOPPED, before_fork, tell
+
     ignore_stop_signals()
     set_process_name("Nursery")
     try:
@@ -68,17 +71,30 @@ def nursery_main(link: Link, options: WorkerOptions, supervisor: int, *, run: Ru
     while not link.closed:
         for message in link.wait(None):
             if "fork" in message:
+                before_fork(app, options)
                 _fork(link, app, options, supervisor, run, message["fork"])
+            elif "told" in message:
+                _tell(app, options, message["told"])
+                if message["told"]["event"] == STOPPED:
+                    return
+
+
+def _tell(app: FastQ, options: WorkerOptions, told: Mapping[str, Any]) -> None:
+    """Send a signal of the node, then drop the connections that its receivers may have made: forks are to come."""
+    tell(app, options, told)
+    app._disconnect()
 
 
 def settle_in(options: WorkerOptions) -> tuple[FastQ, WorkerOptions, dict[str, Any]]:
     """Import and finish the application; return it, the options with its settings merged in, and the hello."""
     # lazy: this module is imported by the supervisor too, which must not import the application's parts
     from fastq.finding import find_app
+    from fastq.worker import announce
     from fastq.worker.hello import configure, introduce
 
     app = find_app(options.app, os.getcwd())
-    options = configure(app, options)
+    announce.preloaded(app, options)
+    options = announce.set_up(app, configure(app, options))
     return app, options, introduce(app, options).to_message()
 
 

@@ -64,6 +64,11 @@ def run(options: WorkerOptions) -> int:
         print(banner(hello, node), flush=True)
     link.send({"hello": message})
     move_in(app, options, node)
+    # lazy: only a process with the application needs it
+    from fastq.worker.announce import Herald
+
+    herald = Herald(app, options)
+    link.heard = herald.hear
     stopping.take_signals()
     code = 1
     try:
@@ -78,6 +83,7 @@ def run(options: WorkerOptions) -> int:
             link=link,
             node=node,
         )
+        herald.end()
     finally:
         refused = stopping.let_go()
     return refused or code
@@ -109,7 +115,7 @@ class _Stopping:
             return
         if stage is Stage.WARM:
             say("worker: Warm shutdown (MainProcess)")
-            self._write(b'{"stopping":"warm"}\n')
+            self._write(b'{"stopping":"warm","sig":"%s"}\n' % signal.Signals(signum).name.encode())
             return
         say("worker: Cold shutdown (MainProcess)")
         self._write(b'{"stopping":"cold"}\n')
@@ -217,7 +223,7 @@ class _LeaseKeeper:
             self._link.send({"process": self._names[-1]})
         elif "stopping" in message:
             self._charge = message["stopping"] != "cold"
-            self._link.send({"stop": message["stopping"]})
+            self._link.send({"stop": message["stopping"], "sig": message.get("sig", "")})
 
     def _greet(self, hello: Hello) -> None:
         set_up_logging(self._options.loglevel, hello)

@@ -39,6 +39,8 @@ logger = logging.getLogger("fastq.worker")
 
 #: seconds a cold stop leaves for settling what has finished
 COLD_GRACE_S = 1.0
+#: seconds that receivers of worker_shutdown have
+FAREWELL_S = 10.0
 
 
 def run(options: WorkerOptions) -> int:
@@ -61,6 +63,7 @@ class Supervisor:
         #: the first green interpreter, until it has said hello
         self._first_green: tuple[int, Link] | None = None
         #: from the hello on
+        self._hello: Hello | None = None
         self._children: Children | None = None
         self._keeper: Keeper | None = None
         self._exit_code: int | None = None
@@ -146,7 +149,7 @@ class Supervisor:
         """Go on with what the application says."""
         if self._children is not None:
             return  # a nursery that replaces one that died: the node goes on as it began
-        hello = Hello.from_message(message)
+        hello = self._hello = Hello.from_message(message)
         if hello.pool == "solo":
             self._handover = True
             self._loop.stop()
@@ -170,6 +173,7 @@ class Supervisor:
             self._shutdown,
             start=self._start_child,
             fail=self._fail,
+            ready=lambda: self._tell_nursery(event="ready"),
             gone=self._loop.stop,
         )
         self._run_node(hello, self._children)
@@ -237,6 +241,22 @@ class Supervisor:
         # what the old one left undone is asked of the new one; a process it did fork, and did not tell, reads the end of its link
         self._children.lose_unforked()
 
+    def _tell_nursery(self, **told: str) -> None:
+        """Let the application know what becomes of the node, if somebody there listens (see ``announce``)."""
+        if self._nursery is not None and self._hello is not None and self._hello.listened:
+            self._nursery.link.send({"told": told})
+
+    def _let_nursery_end(self) -> None:
+        """Give the receivers of worker_shutdown their time; the nursery ends when they have returned."""
+        if self._nursery is None or self._hello is None or not self._hello.listened or self._exit_code is not None:
+            return  # nobody listens, or the node could not start
+        self._tell_nursery(event="stopped")
+        deadline_s = time.monotonic() + (FAREWELL_S if self._shutdown.stage < Stage.COLD else COLD_GRACE_S)
+        while not self._nursery.link.closed and (left_s := deadline_s - time.monotonic()) > 0:
+            self._nursery.link.wait(left_s)
+        if not self._nursery.link.closed:
+            logger.warning("What is connected to worker_shutdown has not returned in time: the node ends without it")
+
     def _drop_nursery(self) -> None:
         if self._nursery is not None:
             self._loop.unwatch(self._nursery.link.fileno())
@@ -269,7 +289,7 @@ class Supervisor:
             return
         for signum in received:
             if signum in STOP_SIGNALS:
-                self._act(self._shutdown.signal(signum, time.monotonic()))
+                self._act(self._shutdown.signal(signum, time.monotonic()), signal.Signals(signum).name)
         if signal.SIGCHLD in received:
             for pid, status in deaths():
                 self._take_in(pid, status)
@@ -285,7 +305,7 @@ class Supervisor:
         elif self._children is not None:
             self._children.died(pid, status)
 
-    def _act(self, stage: Stage | None) -> None:
+    def _act(self, stage: Stage | None, sig: str) -> None:
         """Go on to a stage of stopping."""
         if stage is None:
             return
@@ -299,7 +319,9 @@ class Supervisor:
         elif stage is Stage.KILL:
             self._kill()
         else:
-            self._children.tell("warm" if stage is Stage.WARM else "cold")
+            how = "warm" if stage is Stage.WARM else "cold"
+            self._tell_nursery(event="stopping", how=how, sig=sig)
+            self._children.tell(how, sig)
 
     def _kill(self) -> None:
         if self._children is not None:
@@ -311,6 +333,8 @@ class Supervisor:
             self._children.close()
         if self._first_green is not None:
             kill(self._first_green[0])
+        if not self._handover:
+            self._let_nursery_end()
         self._drop_nursery()
         if self._keeper is not None:
             self._keeper.bury_the_rest()

@@ -162,3 +162,16 @@ def test_options_that_cannot_reach_the_supervisor_are_refused() -> None:
 def test_shown_urls_are_complete(url: str, shown: str) -> None:
     app = FastQ("proj", broker=url, set_as_current=False)
     assert introduce(app, configure(app, WorkerOptions())).broker_display == shown
+
+
+def test_root_does_not_accept_pickle_unless_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = application(accept_content=["json", "pickle"])
+    monkeypatch.delenv("C_FORCE_ROOT", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(ImproperlyConfigured, match="C_FORCE_ROOT"):
+        configure(app, WorkerOptions())
+    monkeypatch.setenv("C_FORCE_ROOT", "1")
+    configure(app, WorkerOptions())
+    monkeypatch.delenv("C_FORCE_ROOT")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    configure(app, WorkerOptions())

@@ -5,10 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Sequence
 
-from fastq import _core
+from fastq import _core, ending
 from fastq.exceptions import EnvelopeError
 from fastq.records import Swept
-from fastq.transports import ending
 from fastq.transports.base import REVOKED_MAX
 from fastq.transports.memory.baton import pass_baton
 from fastq.transports.memory.effects import carry_out

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
+from fastq import ending
 from fastq._core import DONE, Registry, Settlement, deliveries
 from fastq.exceptions import OperationalError
 from fastq.records import Lease, StoredResult, Swept
-from fastq.transports import ending
 from fastq.transports.redis.broker import RedisBroker
 from fastq.transports.redis.connection import Connection
 from fastq.transports.redis.keys import LEVELS, Keys

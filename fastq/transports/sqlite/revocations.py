@@ -7,10 +7,9 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 
-from fastq import _core
+from fastq import _core, ending
 from fastq.exceptions import EnvelopeError
 from fastq.records import StoredResult, Swept
-from fastq.transports import ending
 from fastq.transports.base import REVOKED_MAX
 from fastq.transports.sqlite import baton, effects, places, results
 from fastq.transports.sqlite.connection import Connection

@@ -1,4 +1,4 @@
-"""How a task that waits in a queue is ended there, without a worker: for every transport the same."""
+"""How a task that waits in a queue is ended there, without a worker: the same for every transport."""
 
 from __future__ import annotations
 
