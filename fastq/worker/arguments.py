@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastq import _core
+from fastq import _core, states
 from fastq.errbacks import takes_failure
-from fastq.exceptions import ChordError, OperationalError
+from fastq.exceptions import ChordError, OperationalError, TaskRevokedError
 from fastq.records import Delivery
 from fastq.remote import decode_exception, repr_safe
 from fastq.serialization import Serializers
@@ -98,5 +98,7 @@ class Arguments:
         return Context(owner if owner is not None else task, failed), self._exception(record), _core.decode_result(record)[3]
 
     def _exception(self, record: bytes) -> BaseException:
-        _, content_type, body, traceback, *_ = _core.decode_result(record)
+        state, content_type, body, traceback, *_ = _core.decode_result(record)
+        if not body and state == states.REVOKED:  # ended where it waited: purged, or revoked
+            return TaskRevokedError("revoked")
         return decode_exception(content_type, body, traceback, self._serializers)

@@ -50,7 +50,7 @@ def nursery_main(link: Link, options: WorkerOptions, supervisor: int, *, run: Ru
     ``supervisor``: pid of the process that is to become the parent of every worker process.
     """
     # lazy: imports what only a process with the application needs
-    from fastq.worker.announce import STOPPED, before_fork, tell
+    from fastq.worker.announce import STOPPED, before_fork
 
     ignore_stop_signals()
     set_process_name("Nursery")
@@ -81,6 +81,9 @@ def nursery_main(link: Link, options: WorkerOptions, supervisor: int, *, run: Ru
 
 def _tell(app: FastQ, options: WorkerOptions, told: Mapping[str, Any]) -> None:
     """Send a signal of the node, then drop the connections that its receivers may have made: forks are to come."""
+    # lazy: as above
+    from fastq.worker.announce import tell
+
     tell(app, options, told)
     app._disconnect()
 

@@ -6,7 +6,6 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,220 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastq import FastQ
-from fastq.canvas import Signature, chain, chord, group
 from fastq.canvas.builtins import register
-from tests.canvas_machine import Failure, Machine
-
-# --- canvases as plain data ---
-
-
-@dataclass(frozen=True)
-class One:
-    """A task; it returns [tag, its other arguments], so the value shows how it was reached."""
-
-    tag: int
-    fails: bool = False
-    immutable: bool = False
-    linked: int | None = None
-    errback: int | None = None
-
-
-@dataclass(frozen=True)
-class Many:
-    kind: str
-    parts: tuple[Any, ...]
-    linked: int | None = None
-
-
-@dataclass(frozen=True)
-class Chord:
-    header: tuple[Any, ...]
-    body: Any
-    linked: int | None = None
-
-
-Shape = One | Many | Chord
-#: marks the failure of tasks side by side that is found out where they are joined
-AT_THE_JOIN = "at the join"
-tags = st.integers(0, 999)
-#: most tasks succeed, or nothing deep would ever be reached
-ones = st.builds(
-    One,
-    tags,
-    fails=st.integers(0, 14).map(lambda n: n == 0),
-    immutable=st.integers(0, 5).map(lambda n: n == 0),
-    linked=st.none() | tags,
-    errback=st.none() | tags,
-)
-
-
-def composites(inner: st.SearchStrategy[Shape]) -> st.SearchStrategy[Shape]:
-    some = st.lists(inner, max_size=4).map(tuple)
-    linked = st.none() | st.none() | tags
-    # what a chain of nothing but several empty things is, is told elsewhere
-    steps = some.map(lambda parts: parts[:1] if all(map(empty, parts)) else parts)
-    body = inner.map(lambda shape: One(0) if nothing(shape) else shape)
-    return st.one_of(
-        st.builds(Many, st.just("chain"), steps, linked=linked),
-        st.builds(Many, st.just("group"), some),
-        st.builds(Chord, some, body, linked=linked),
-    )
-
-
-shapes = st.recursive(ones, composites, max_leaves=16)
-
-# --- as signatures ---
-
-
-def signature_of(app: FastQ, shape: Shape, lazily: bool) -> Signature[Any]:
-    """``lazily``: iterables are generators, and dicts take the place of signatures."""
-    if isinstance(shape, One):
-        sig = Signature(app.tasks["fail" if shape.fails else "step"], (shape.tag,), immutable=shape.immutable)
-        if shape.linked is not None:
-            sig.link(Signature(app.tasks["step"], (shape.linked,)))
-        if shape.errback is not None:
-            sig.link_error(Signature(app.tasks["told"], (shape.errback,)))
-    elif isinstance(shape, Chord):
-        sig = chord(several(app, shape.header, lazily), signature_of(app, shape.body, lazily), app=app)
-    else:
-        kind: Any = chain if shape.kind == "chain" else group
-        sig = kind(several(app, shape.parts, lazily), app=app)
-    if not isinstance(shape, One) and shape.linked is not None:
-        sig.link(Signature(app.tasks["step"], (shape.linked,)))
-    return sig
-
-
-def several(app: FastQ, parts: tuple[Any, ...], lazily: bool) -> Any:
-    made = [signature_of(app, part, lazily) for part in parts]
-    return (Signature.from_dict(dict(sig)) for sig in made) if lazily else made
-
-
-# --- evaluated directly ---
-
-
-class Direct:
-    """What a canvas means, written as if every task were called here and now."""
-
-    def __init__(self) -> None:
-        self.runs: list[tuple[str, Any]] = []
-
-    def value(self, shape: Shape, args: tuple[Any, ...] = (), links: tuple[int, ...] = (), *, joined: bool = False) -> Any:
-        """Return a value, or a Failure; a group's is a list with Failures in it, unless ``joined`` wants one value."""
-        if isinstance(shape, One):
-            return self.one(shape, args, links)
-        if isinstance(shape, Chord):
-            own = (shape.linked,) if shape.linked is not None else ()
-            return self.after(self.all(shape.header, args), shape.body, (*own, *links), joined=joined)
-        if shape.kind == "group":
-            values = self.members(shape, args, joined=joined or bool(links))
-            failed = any(isinstance(value, Failure) for value in values)
-            if links and not failed:
-                self.called(links, values)
-            # with something linked to it there is a join of its own, and what comes next never hears of it
-            return Failure("ChordError", "" if links else AT_THE_JOIN) if joined and failed else values
-        return self.chain(shape, args, links, joined=joined)
-
-    def one(self, shape: One, args: tuple[Any, ...], links: tuple[int, ...]) -> Any:
-        args = (shape.tag,) if shape.immutable else (*args, shape.tag)
-        self.runs.append(("fail" if shape.fails else "step", plain(args)))
-        if shape.fails:
-            if shape.errback is not None:
-                self.runs.append(("told", [shape.errback]))
-            return Failure("ValueError")
-        value = plain(args)
-        self.called((*(() if shape.linked is None else (shape.linked,)), *links), value)
-        return value
-
-    def called(self, links: tuple[int, ...], value: Any) -> None:
-        for tag in links:
-            self.runs.append(("step", [value, tag]))
-
-    def members(self, shape: Many, args: tuple[Any, ...], *, joined: bool) -> list[Any]:
-        found: list[Any] = []
-        for part in shape.parts:
-            if isinstance(part, Many) and part.kind == "group":
-                found.extend(self.members(part, args, joined=joined))
-            elif not empty(part):
-                found.append(self.value(part, args, joined=joined))
-        return found
-
-    def all(self, parts: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
-        """Return the list of values of a chord's header, or the Failure that its body ends in."""
-        values = self.members(Many("group", parts), args, joined=True)
-        return Failure("ChordError", AT_THE_JOIN) if any(isinstance(value, Failure) for value in values) else values
-
-    def after(self, value: Any, shape: Shape, links: tuple[int, ...], *, joined: bool) -> Any:
-        """Go on with ``shape``; ``value`` is what comes before it. One that cannot run has the same end."""
-        if not isinstance(value, Failure):
-            return self.value(shape, (value,), links, joined=joined)
-        first = shape
-        while isinstance(first, Many) and first.kind == "chain" and first.parts:
-            steps = useful(first)
-            if not steps:
-                break
-            first = steps[0]
-        if value.text == AT_THE_JOIN and isinstance(first, One) and first.errback is not None:
-            # it is the first of what comes next that fails of the join, and says so
-            self.runs.append(("told", [first.errback]))
-        return self.ended(Failure(value.type), shape, bool(links), joined=joined)
-
-    def ended(self, value: Failure, shape: Shape, linked: bool, *, joined: bool) -> Any:
-        """Return the values of what cannot run; ``linked``: something is called after all of it."""
-        if joined or isinstance(shape, One):
-            return value
-        linked = linked or shape.linked is not None
-        if isinstance(shape, Chord):
-            return self.ended(value, shape.body, linked, joined=False)
-        if shape.kind == "chain":
-            steps = useful(shape)
-            return self.ended(value, steps[-1], linked, joined=False) if steps else value
-        found: list[Any] = []
-        for part in shape.parts:
-            if isinstance(part, Many) and part.kind == "group":
-                found.extend(self.ended(value, part, linked, joined=False))
-            elif not empty(part):
-                # what is called after all of a group joins its members
-                found.append(self.ended(value, part, False, joined=linked))
-        return found
-
-    def chain(self, shape: Many, args: tuple[Any, ...], links: tuple[int, ...], *, joined: bool) -> Any:
-        links = (*(() if shape.linked is None else (shape.linked,)), *links)
-        steps = useful(shape)
-        value: Any = None
-        for i, step in enumerate(steps):
-            last = i == len(steps) - 1
-            own = links if last else ()
-            wanted = joined or not last
-            value = self.value(step, args, own, joined=wanted) if i == 0 else self.after(value, step, own, joined=wanted)
-        return value
-
-
-def plain(value: Any) -> Any:
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def empty(shape: Shape) -> bool:
-    return isinstance(shape, Many) and all(empty(part) for part in shape.parts)
-
-
-def nothing(shape: Shape) -> bool:
-    """Say whether a shape is no more than empty chains."""
-    return isinstance(shape, Many) and shape.kind == "chain" and all(nothing(step) for step in useful(shape))
-
-
-def useful(shape: Many) -> list[Shape]:
-    """Return the steps of a chain: without empty ones, a group of one taken as its task."""
-    steps = [part for part in shape.parts if not empty(part)] or list(shape.parts[-1:])
-    return [alone(step) for step in steps]
-
-
-def alone(step: Shape) -> Shape:
-    while isinstance(step, Many) and step.kind == "group" and len(step.parts) == 1:
-        step = step.parts[0]
-    return step
-
-
-# --- the law ---
+from tests.canvas_machine import Machine
+from tests.canvases import Direct, Shape, fails, plain, shapes, signature_of
 
 
 @pytest.fixture(scope="module")
@@ -258,14 +46,7 @@ def check(app: FastQ, shape: Shape, seed: int, lazily: bool) -> None:
     runs = [(name, plain(args[1:] if name == "told" else args)) for name, args, _ in machine.runs if not name.startswith("fastq.")]
     assert Counter(map(repr, runs)) == Counter(map(repr, direct.runs))
     assert len(machine.ran) == len(set(machine.ran)), "no task runs twice"
-    assert not machine.joins or any(fails(part) for part in (shape,)), "joins go with their bodies"
-
-
-def fails(shape: Shape) -> bool:
-    if isinstance(shape, One):
-        return shape.fails
-    parts = (*shape.header, shape.body) if isinstance(shape, Chord) else shape.parts
-    return any(fails(part) for part in parts)
+    assert not machine.joins or fails(shape), "joins go with their bodies"
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

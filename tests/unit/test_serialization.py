@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from fastq import _core, compression, serialization
 from fastq.exceptions import ContentDisallowed, DecodeError, EncodeError, ImproperlyConfigured
+from fastq.formats import own
 from fastq.serialization import JSON, MSGPACK, PICKLE, Serializers, blame, default, ext_hook
 
 ALL = ("msgpack", "json", "yaml", "pickle")
@@ -245,8 +246,8 @@ class Described:
 
 @pytest.fixture
 def money(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serialization, "_own_writers", {})
-    monkeypatch.setattr(serialization, "_own_readers", {})
+    monkeypatch.setattr(own, "writers", {})
+    monkeypatch.setattr(own, "readers", {})
     serialization.register_type(Money, "money", lambda m: m.cents, Money)
 
 
@@ -266,7 +267,7 @@ def test_a_class_that_describes_itself_is_sent_as_that(name: str) -> None:
 def test_a_type_not_registered_where_it_is_read_is_named(money: None, monkeypatch: pytest.MonkeyPatch) -> None:
     serializers = Serializers()
     written = serializers.dumps("msgpack", Money(1))
-    monkeypatch.setattr(serialization, "_own_readers", {})
+    monkeypatch.setattr(own, "readers", {})
     with pytest.raises(DecodeError, match="'money' is not registered here"):
         serializers.loads(*written)
 

@@ -12,7 +12,7 @@ from notes.tasks import count_words
 
 
 def index(request: HttpRequest) -> HttpResponse:
-    return render(request, "notes/index.html", {"notes": Note.objects.order_by("-pk")[:20]})
+    return render(request, "notes/index.htm", {"notes": Note.objects.order_by("-pk")[:20]})
 
 
 @require_POST
