@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastq.app import FastQ
     from fastq.task import Task
 
-__all__ = ["Context", "described", "request_of"]
+__all__ = ["Context", "begin_request", "described", "request_of"]
 
 
 class Context:
@@ -125,6 +125,14 @@ def request_of(task: Task[..., Any]) -> Context:
     if made is None or made.__dict__["_delivery"] is not delivery:
         made = Context(task, delivery)
         _request.set(made)
+    return made
+
+
+def begin_request(task: Task[..., Any], delivery: Delivery) -> Context:
+    """Make the request of a run that begins here; whoever asks for it in this run, in whatever context, gets this one."""
+    made = Context.__new__(Context)
+    made.__dict__.update(task=task, _delivery=delivery)
+    _request.set(made)
     return made
 
 

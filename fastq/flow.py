@@ -36,8 +36,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from fastq import _core
 from fastq.exceptions import DecodeError
@@ -95,11 +95,14 @@ def chain(nodes: Sequence[bytes]) -> bytes:
     return nodes[0] if len(nodes) == 1 else _packb([CHAIN, list(nodes)])
 
 
-_SHAPES: dict[int, tuple[type | tuple[type, ...], ...]] = {
-    LEAF: (str, str, str, int, str, bytes, bool, (list, type(None)), (dict, type(None)), bool),
-    GROUP: (str, list),
-    CHORD: (str, str, list, bytes),
-    CHAIN: (list,),
+_SHAPES: dict[int, tuple[frozenset[type], ...]] = {
+    kind: tuple(frozenset(types) if isinstance(types, tuple) else frozenset((types,)) for types in shape)
+    for kind, shape in {
+        LEAF: (str, str, str, int, str, bytes, bool, (list, type(None)), (dict, type(None)), bool),
+        GROUP: (str, list),
+        CHORD: (str, str, list, bytes),
+        CHAIN: (list,),
+    }.items()
 }
 
 
@@ -110,8 +113,10 @@ def _read(node: object) -> tuple[int, list[Any]]:
     if value is None or shape is None or len(value) <= len(shape):
         raise DecodeError(f"not a node of a workflow: {node!r:.80}")
     kind, fields = value[0], value[1 : len(shape) + 1]
-    if not all(isinstance(field, types) for field, types in zip(fields, shape, strict=True)):
-        raise DecodeError(f"a field of a workflow's node is of the wrong type: {fields!r:.80}")
+    # a plain loop over exact types, as they come out of MessagePack: every step of a chain is read here
+    for value, types in zip(fields, shape, strict=True):
+        if type(value) not in types:
+            raise DecodeError(f"a field of a workflow's node is of the wrong type: {fields!r:.80}")
     if kind == LEAF:
         timing: Any = fields[7]
         options: Any = fields[8]
@@ -187,8 +192,7 @@ def _tuple(node: bytes) -> list[Any]:
 # --- starting a node ---
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a node stands: what it is given, and what is waiting for its end."""
 
     now_ms: int
@@ -228,25 +232,25 @@ def _begin(node: bytes, place: Place, started: _Started) -> None:
         started.publications.append(_publication(fields, place))
     elif kind == CHAIN:
         first, *others = fields[0]
-        _begin(first, replace(place, rest=[*place.rest, *reversed(others)]), started)
+        _begin(first, place._replace(rest=[*place.rest, *reversed(others)]), started)
     elif kind == GROUP:
         id, members = fields
         if place.rest or place.join is not None:
             raise DecodeError("a group with something behind it must be sent as a chord")
         for index, member in enumerate(members):
-            _begin(member, replace(place, group=(id, index)), started)
+            _begin(member, place._replace(group=(id, index)), started)
     else:
         join, queue, members, body = fields
         if not members:
-            empty = replace(place, args=[("application/x-msgpack", b"\x90")])
+            empty = place._replace(args=[("application/x-msgpack", b"\x90")])
             _begin(body, empty, started)
             return
         body_fields = _read(body)[1]
         started.openings.append(
-            Opening(join, len(members), _publication(body_fields, replace(place, args=(), errback=None, joined=(join, queue))))
+            Opening(join, len(members), _publication(body_fields, place._replace(args=(), errback=None, joined=(join, queue))))
         )
         for index, member in enumerate(members):
-            _begin(member, replace(place, rest=(), join=(join, str(index), queue), group=(join, index)), started)
+            _begin(member, place._replace(rest=(), join=(join, str(index), queue), group=(join, index)), started)
 
 
 def _publication(fields: Sequence[Any], place: Place) -> Publication:
@@ -259,11 +263,13 @@ def _publication(fields: Sequence[Any], place: Place) -> Publication:
         flow["chain"] = list(place.rest)
     if place.group is not None:
         options["group"] = list(place.group)
-    for key in ("join", "joined", "errback"):
-        value = getattr(place, key)
-        # an immutable errback is told nothing, as an immutable callback is
-        if value is not None and not (immutable and key == "errback"):
-            flow[key] = list(value)
+    if place.join is not None:
+        flow["join"] = list(place.join)
+    if place.joined is not None:
+        flow["joined"] = list(place.joined)
+    # an immutable errback is told nothing, as an immutable callback is
+    if place.errback is not None and not immutable:
+        flow["errback"] = list(place.errback)
     inbox = place.inbox if waited and place.inbox else None
     if place.inbox and inbox is None and (place.rest or "links" in flow or "errbacks" in flow):
         flow["inbox"] = place.inbox
@@ -287,7 +293,9 @@ def _publication(fields: Sequence[Any], place: Place) -> Publication:
 
 def follows(flow: Mapping[str, Any] | None) -> bool:
     """Say whether a task's end has effects."""
-    return flow is not None and any(key in flow for key in ("chain", "links", "errbacks", "join", "joined"))
+    return flow is not None and (
+        "join" in flow or "chain" in flow or "links" in flow or "joined" in flow or "errbacks" in flow
+    )
 
 
 def succeeded(d: _core.Delivery, value: Encoded, record: bytes, now_ms: int) -> Effects | None:
@@ -295,21 +303,20 @@ def succeeded(d: _core.Delivery, value: Encoded, record: bytes, now_ms: int) -> 
     flow = d.flow
     if flow is None:
         return None
-    started = _Started()
-    counts: list[Count] = []
     rest = flow.get("chain")
     join = flow.get("join")
-    place = _after(d, now_ms)
-    if rest:
-        _begin(rest[-1], replace(place, args=(value,), rest=rest[:-1], join=join), started)
-    elif join:
-        counts.append(_count(join, d.id, record, failed=False))
-    for link in flow.get("links", ()):
-        _begin(link, replace(place, args=(value,)), started)
+    links = flow.get("links")
     joined = flow.get("joined")
+    counts = [_count(join, d.id, record, failed=False)] if join and not rest else []
     drops = [Drop(joined[1], joined[0])] if joined else []
-    if not (started.publications or counts or drops):
-        return None
+    if not (rest or links):  # a plain member of a chord, or its body
+        return Effects(counts=counts, drops=drops) if counts or drops else None
+    started = _Started()
+    place = _after(d, now_ms, (value,))
+    if rest:
+        _begin(rest[-1], place._replace(rest=rest[:-1], join=join) if join or len(rest) > 1 else place, started)
+    for link in links or ():
+        _begin(link, place, started)
     return Effects(openings=started.openings, publications=started.publications, counts=counts, drops=drops)
 
 
@@ -336,7 +343,7 @@ def failed(
         message = _core.remark(d.message, 0)
         for errback in flow.get("errbacks", ()):
             with suppress(DecodeError):
-                _begin(errback, replace(place, errback=(d.id, record, message)), started)
+                _begin(errback, place._replace(errback=(d.id, record, message)), started)
     joined = flow.get("joined")
     drops = [Drop(joined[1], joined[0], keep_s)] if joined else []
     return Effects(
@@ -344,10 +351,11 @@ def failed(
     )
 
 
-def _after(d: _core.Delivery, now_ms: int) -> Place:
-    root_id = (d.options or {}).get("root_id") or d.id
+def _after(d: _core.Delivery, now_ms: int, args: Sequence[Encoded] = ()) -> Place:
+    id = d.id
+    root_id = (d.options or {}).get("root_id") or id
     inbox = d.inbox or (d.flow or {}).get("inbox") or ""
-    return Place(now_ms, inbox=inbox, root_id=root_id, parent_id=d.id)
+    return Place(now_ms, inbox, args, root_id=root_id, parent_id=id)
 
 
 def _count(join: Sequence[str], task_id: str, record: bytes, *, failed: bool) -> Count:

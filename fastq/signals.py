@@ -13,7 +13,6 @@ where the signal is sent, one after the other; what one raises is logged and cha
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
 import time
@@ -219,6 +218,8 @@ def _same(wanted: Any, sender: Any) -> bool:
 
 
 def _takes_keywords(receiver: Any) -> bool:
+    import inspect  # lazy: 7 ms that an application without receivers need not pay
+
     try:
         parameters = inspect.signature(receiver).parameters.values()
     except (TypeError, ValueError):  # a built-in that does not say

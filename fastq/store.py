@@ -39,7 +39,8 @@ class ResultStore:
         self._open = open_backend
         self._raw: tuple[int, Backend] | None = None
         self._lock = threading.Lock()
-        self.waiter = Waiter(self.records, self._inbox)
+        # a backend on a database that cannot call anybody says so with ``tells = False``
+        self.waiter = Waiter(self.records, self._inbox, lambda: getattr(self.raw, "tells", True))
 
     @property
     def raw(self) -> Backend:

@@ -33,10 +33,17 @@ _inherited: list[object] = []
 class Waiter:
     """Wait for results of one application in one process. Safe from any thread, greenlet and event loop."""
 
-    def __init__(self, read: Callable[[Sequence[str]], list[bytes | None]], open_inbox: Callable[[], Inbox]) -> None:
-        """``read`` asks the backend for records (from any thread); ``open_inbox`` makes this process' inbox, not yet open."""
+    def __init__(
+        self,
+        read: Callable[[Sequence[str]], list[bytes | None]],
+        open_inbox: Callable[[], Inbox],
+        tells: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``read`` asks the backend for records (from any thread); ``open_inbox`` makes this process' inbox, not yet open;
+        ``tells`` says whether anything will ever come there, or all must be read."""
         self._read = read
         self._open_inbox = open_inbox
+        self._tells = tells
         self._mailroom: Mailroom | None = None
         self._base = 0
         _waiters.add(self)
@@ -81,7 +88,7 @@ class Waiter:
             return []
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         room = self._room()
-        if _foreign(room, missing):
+        if self._foreign(room, missing):
             return self._poll(room, missing, deadline, first)
         ticket = Ticket.blocking(missing)
         stale = room.enter(ticket)
@@ -107,7 +114,7 @@ class Waiter:
             return
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         room = self._room()
-        foreign = _foreign(room, missing)
+        foreign = self._foreign(room, missing)
         ticket = Ticket.blocking(missing)
         try:
             stale = None if foreign else room.enter(ticket)
@@ -171,7 +178,7 @@ class Waiter:
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
         room = self._room()
-        if _foreign(room, missing):
+        if self._foreign(room, missing):
             return await self._apoll(room, missing, deadline, first)
         ticket = Ticket.looping(missing, loop)
         stale = room.enter(ticket)
@@ -195,7 +202,7 @@ class Waiter:
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
         room = self._room()
-        if _foreign(room, missing):
+        if self._foreign(room, missing):
             while missing and (polled := await self._apoll(room, missing, deadline, True)):
                 yield polled
             return
@@ -253,6 +260,10 @@ class Waiter:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, FOREIGN_MOST_S)
 
+    def _foreign(self, room: Mailroom, missing: dict[str, list[Awaited]]) -> bool:
+        """Say whether one is not known to come to this process' inbox."""
+        return not self._tells() or any(result.epoch < room.base for group in missing.values() for result in group)
+
     # --- end ---
 
     def close(self) -> None:
@@ -266,11 +277,6 @@ class Waiter:
         if room is not None:
             _inherited.append(room)
             self._base = room.epoch + 1
-
-
-def _foreign(room: Mailroom, missing: dict[str, list[Awaited]]) -> bool:
-    """Say whether one is not known to come to this process' inbox."""
-    return any(result.epoch < room.base for group in missing.values() for result in group)
 
 
 def _taken(ticket: Ticket) -> list[Any]:

@@ -43,8 +43,10 @@ PAUSE_S = float(os.environ.get("TEST_PAUSE_MS") or 0) / 1000
 def note(name, args):
     """Write down a run: one write, so that a process that is killed leaves all of it or nothing."""
     d = current.get()
-    root = (d.options or {}).get("root_id")
-    line = json.dumps([root, d.id, d.deliveries, d.retries, d.queue, name, list(args)]) + "\\n"
+    options = d.options or {}
+    nesting = options.get("replaced_task_nesting") or 0
+    told = [options.get("root_id"), d.id, d.name, nesting, d.enqueued_ms, d.deliveries, d.retries, d.queue, os.getpid()]
+    line = json.dumps([*told, name, list(args)]) + "\\n"
     fd = os.open(RUNS, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     try:
         os.write(fd, line.encode())
@@ -88,9 +90,16 @@ class Run(NamedTuple):
 
     root: str | None
     id: str
+    #: the task that the message names: a map calls others
+    message: str
+    #: how many replacements led to it
+    nesting: int
+    #: when the message was made
+    enqueued_ms: int
     deliveries: int
     retries: int
     queue: str
+    pid: int
     name: str
     args: list[Any]
 
@@ -160,7 +169,9 @@ class Site:
 
 
 @contextlib.contextmanager
-def deploy(directory: Path, broker: str, backend: str | None = None, *, more: str = "", name: str = "canvased", **env: str) -> Iterator[Site]:
+def deploy(
+    directory: Path, broker: str, backend: str | None = None, *, more: str = "", name: str = "canvased", **env: str
+) -> Iterator[Site]:
     """Write the application's module, import it as a producer does, and close it in the end. ``more``: further tasks."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}.py"

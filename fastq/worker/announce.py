@@ -8,8 +8,9 @@ prefork, threads, asyncio: the nursery, once for the node. It has the applicatio
 gevent, eventlet: every worker process for itself, as each is an interpreter of its own.
 solo, ``start_worker``, ``drain``: the one process there is.
 
-In this order: import_modules, user_preload_options, celeryd_init, worker_init, celeryd_after_setup, those of each process, then
-worker_ready; at the end worker_shutting_down, the end of the processes, worker_shutdown. What receivers raise is logged.
+In this order: user_preload_options, import_modules, celeryd_init, worker_init, celeryd_after_setup, those of each process,
+worker_ready; at the end worker_shutting_down, the end of the processes, worker_shutdown. What receivers raise is logged
+(that of import_modules stops the worker: an application that is not whole).
 """
 
 from __future__ import annotations

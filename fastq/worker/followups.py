@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -182,7 +181,7 @@ def added(d: Delivery, effects: Effects | None, more: Sequence[Any], now_ms: int
     join, _, queue = following["join"]
     options = d.options or {}
     place = flow.Place(now_ms, inbox=d.inbox, group=options.get("group"), root_id=options.get("root_id") or d.id, parent_id=d.id)
-    begun = [flow.begin(built.node, replace(place, join=(join, built.result.id, queue))) for built in more]
+    begun = [flow.begin(built.node, place._replace(join=(join, built.result.id, queue))) for built in more]
     known = effects or Effects()
     return known._replace(
         openings=[*known.openings, *(o for b in begun for o in b.openings)],

@@ -24,7 +24,7 @@ _NAMES = ("before_start", "on_success", "on_failure", "on_retry", "after_return"
 class Hooks:
     """The hooks that one task has of its own, found once; None where it has not."""
 
-    __slots__ = _NAMES
+    __slots__ = (*_NAMES, "after_success")
 
     before_start: Callable[..., Any] | None
     on_success: Callable[..., Any] | None
@@ -39,6 +39,8 @@ class Hooks:
             hook = getattr(task, name, None)
             own = hook is not None and getattr(hook, "__func__", hook) is not getattr(Task, name, None)
             setattr(self, name, hook if own else None)
+        #: one of them is called when the task has returned
+        self.after_success = self.on_success is not None or self.after_return is not None
 
 
 def watched() -> bool:

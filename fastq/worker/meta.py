@@ -30,11 +30,15 @@ class Meta:
         more: Sequence[Any] = (),
     ) -> dict[str, Any] | None:
         """Return the meta of a record, None if there is nothing to say. ``more``: what it has added to its chord."""
+        following = d.flow
+        starts = succeeded and following is not None and ("chain" in following or "links" in following)
+        if not (self.extended or starts or more or d.children):
+            return None
         # what a task has sent: ids, and results of canvases as tuples
         sent: list[Any] = list(d.children or ())
         children = [[[child, None], None] if isinstance(child, str) else child for child in sent]
-        if succeeded:
-            children += flow.children(d.flow)
+        if starts:
+            children += flow.children(following)
         children += [[[built.result.id, None], None] for built in more]
         if not self.extended:
             return {"children": children} if children else None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastq import _core, flow, signals, states
+from fastq.context import begin_request
 from fastq.einfo import ExceptionInfo
 from fastq.exceptions import ChordError, Ignore, Reject, ResultTooLarge, Retry
 from fastq.models import Models
@@ -61,12 +62,14 @@ class _Traits:
 class _Run:
     """A special run between its beginning and its end."""
 
-    __slots__ = ("args", "kwargs", "limited", "started", "traits")
+    __slots__ = ("args", "kwargs", "limited", "said", "started", "traits")
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], traits: _Traits | None) -> None:
         self.args = args
         self.kwargs = kwargs
         self.traits = traits
+        #: what is set on its request
+        self.said: dict[str, Any] | None = None
         self.limited = False
         #: its arguments are there: what it raises from now on is its own
         self.started = False
@@ -122,13 +125,15 @@ class Outcomes:
         if traits is None:
             run.started = True
             return run.args, kwargs
-        request = task.request
+        said = run.said = begin_request(task, d).__dict__
         if run.args is not args or (following is not None and "joined" in following):
-            request.update(args=list(run.args), kwargs=kwargs)
+            said["args"] = list(run.args)
+            said["kwargs"] = kwargs
         run.started = True
-        if self._report_started is not None:
+        if self._report_started is not None and entry.track_started:
             self._report_started(d)
-        hooks.started(task, traits.hooks, d, run.args, kwargs)
+        if traits.hooks.before_start is not None or signals.task_prerun.receivers:
+            hooks.started(task, traits.hooks, d, run.args, kwargs)
         given: tuple[Sequence[Any], Mapping[str, Any]] = (run.args, kwargs)
         if traits.models is not None:
             given = traits.models.validate(run.args, kwargs)
@@ -163,7 +168,7 @@ class Outcomes:
         assert entry is not None
         more: Sequence[Any] = ()
         if entry.task is not None:
-            said = entry.task.request.__dict__
+            said = entry.task.request.__dict__ if run is None or run.said is None else run.said
             if (retry := said.get("_retry")) is not None:
                 raise retry
             more = said.get("_added", ())
@@ -171,7 +176,7 @@ class Outcomes:
             value = run.traits.models.dump(value)
         settlement = self._success(d, run, value, more)
         self._runs.pop(d, None)
-        if run is not None and run.traits is not None:
+        if run is not None and run.traits is not None and (run.traits.hooks.after_success or hooks.watched()):
             hooks.succeeded(entry.task, run.traits.hooks, d, run.args, run.kwargs, value, runtime_ns)
         return settlement
 

@@ -223,7 +223,8 @@ class _LeaseKeeper:
             self._link.send({"process": self._names[-1]})
         elif "stopping" in message:
             self._charge = message["stopping"] != "cold"
-            self._link.send({"stop": message["stopping"], "sig": message.get("sig", "")})
+            listened = self._hello is not None and self._hello.listened
+            self._link.send({"stop": message["stopping"], **({"sig": message.get("sig", "")} if listened else {})})
 
     def _greet(self, hello: Hello) -> None:
         set_up_logging(self._options.loglevel, hello)

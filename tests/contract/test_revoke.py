@@ -116,7 +116,8 @@ def test_what_waits_is_ended_and_the_rest_stays_in_its_order(
     publish(*[f"t{i}" for i in range(10)], **times)
     inspector, backend = transport.inspector(), transport.backend()
     swept = inspector.revoke_waiting("q", ["t0", "t4", "t5", "t9", "nothing"])
-    assert (swept.ended, swept.leased, list(swept.results)) == ({"t0", "t4", "t5", "t9"}, set(), [])
+    assert swept.ended == {"t0", "t4", "t5", "t9"}
+    assert not swept.leased and not swept.results
     left = ["t1", "t2", "t3", "t6", "t7", "t8"]
     depth = inspector.depth("q")
     assert (depth["ready"] + depth["delayed"], depth["leased"], depth["dead"]) == (6, 0, 0)
@@ -142,7 +143,7 @@ def test_a_message_that_a_worker_has_is_named_and_left_alone(publish: Publish, w
     publish("a", "b")
     (held,) = worker.fetch(1)
     swept = transport.inspector().revoke_waiting("q", ["a", "b"])
-    assert (swept.ended, swept.leased) == ({"b"}, {"a"})
+    assert swept.ended == {"b"} and swept.leased == {"a"}
     assert transport.backend().get(["a"]) == [None]
     assert worker.settle(held.settled(result=record())).skipped == ()
     assert state(transport.backend().get(["a"])[0]) == "SUCCESS"

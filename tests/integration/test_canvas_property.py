@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from fastq.exceptions import TimeoutError
 from tests.canvas_site import Site, deploy, value_of
 from tests.canvases import Direct, Shape, live_shapes, plain
 from tests.servers import RedisServer
@@ -61,7 +62,14 @@ def test_a_random_canvas_gives_what_a_direct_evaluation_gives_and_runs_each_task
         expected = Counter(repr(run) for run in direct.runs)
         expected_of[root] = (shape, expected)
         result = site.send(shape, root, args, lazily=lazily)
-        assert plain(value_of(result)) == plain(value)
+        try:
+            found = value_of(result, 10)
+        except TimeoutError:
+            runs = "\n".join(map(str, [r for r in site.runs() if r.root == root]))
+            known = [(r.id, r.state) for r in [result]] if hasattr(result, "state") else "group"
+            print(f"NO RESULT {root}: {known} left {site.left()}\nmissing {expected - site.counted(root)}\n{runs}")
+            raise
+        assert plain(found) == plain(value)
         wanted = sum(expected.values())
         eventually(lambda: sum(site.counted(root).values()) >= wanted, f"all runs\n{expected - site.counted(root)}", every_s=0.003)
 

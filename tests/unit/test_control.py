@@ -94,7 +94,8 @@ def test_many_are_revoked_in_one_go(app: FastQ) -> None:
     app.control.revoke([results[2].id, results[2].id])
     GroupResult("g", [results[3]], app=app).revoke()
     assert [result.state for result in results] == ["REVOKED"] * 4 + ["PENDING"]
-    nested = ResultSet([ResultSet([results[4]], app)], app)  # type: ignore[list-item]
+    inner: Any = ResultSet([results[4]], app)
+    nested = ResultSet([inner], app)
     nested.revoke()
     assert results[4].state == "REVOKED"
 
@@ -141,14 +142,14 @@ def test_what_was_never_sent_is_revoked_and_discarded_when_it_comes(app: FastQ) 
 
 def test_the_rest_of_a_chain_ends_with_it(app: FastQ) -> None:
     add = app.tasks["add"]
-    last = chain(add.s(1, 1), add.s(2), add.s(3)).apply_async()
+    last: Any = chain(add.s(1, 1), add.s(2), add.s(3)).apply_async()
     last.parent.parent.revoke()
     assert [last.state, last.parent.state, last.parent.parent.state] == ["REVOKED"] * 3
 
 
 def test_a_later_part_of_a_chain_can_be_revoked_before_it_is_sent(app: FastQ) -> None:
     add = app.tasks["add"]
-    last = chain(add.s(1, 1), add.s(2), add.s(3)).apply_async()
+    last: Any = chain(add.s(1, 1), add.s(2), add.s(3)).apply_async()
     last.revoke()
     assert last.state == "REVOKED"
     with start_worker(app):
@@ -159,14 +160,14 @@ def test_a_later_part_of_a_chain_can_be_revoked_before_it_is_sent(app: FastQ) ->
 
 def test_a_revoked_member_of_a_chord_fails_its_body(app: FastQ) -> None:
     add = app.tasks["add"]
-    body = chord([add.s(1, 1), add.s(2, 2)])(app.tasks["total"].s())
+    body: Any = chord([add.s(1, 1), add.s(2, 2)])(app.tasks["total"].s())
     body.parent[1].revoke()
     with start_worker(app), pytest.raises(ChordError, match="revoked"):
         body.get(timeout=DEADLINE_S)
 
 
 def test_a_group_is_revoked_whole(app: FastQ) -> None:
-    result = group(app.tasks["add"].s(i, i) for i in range(3)).apply_async()
+    result: Any = group(app.tasks["add"].s(i, i) for i in range(3)).apply_async()
     result.revoke()
     assert [member.state for member in result] == ["REVOKED"] * 3
     assert depth(app) == 0
@@ -175,7 +176,7 @@ def test_a_group_is_revoked_whole(app: FastQ) -> None:
 def test_results_on_another_server_are_stored_there(name: str) -> None:
     with make(name, backend=f"memory://{name}results") as app:
         add = app.tasks["add"]
-        last = chain(add.s(1, 1), add.s(2)).apply_async()
+        last: Any = chain(add.s(1, 1), add.s(2)).apply_async()
         last.parent.revoke()
         assert [last.parent.state, last.state] == ["REVOKED"] * 2
         assert not memory.store(name).results

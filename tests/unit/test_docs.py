@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastq.settings_page import settings_markdown
+from fastq.signals import all_signals
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -32,7 +33,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_map_names_files_that_exist() -> None:
-    by_question = (ROOT / "docs" / "map.md").read_text(encoding="utf-8").split("## Floors")[0]
+    by_question = (ROOT / "docs" / "map.md").read_text(encoding="utf-8").split("Outside the package")[0]
     named = re.findall(r"`([\w/]+\.\w+|[\w/]+/)`", by_question)
     assert len(named) > 20
     missing = [name for name in named if not (ROOT / "fastq" / name).exists()]
@@ -44,16 +45,16 @@ def test_the_settings_page_is_what_the_table_says() -> None:
     assert page == settings_markdown(), "docs/settings.md is older than fastq/settings_table.py: run make docs"
 
 
-def test_the_examples_of_the_routing_page_run() -> None:
-    page = (ROOT / "docs" / "routing.md").read_text(encoding="utf-8")
-    namespace: dict[str, object] = {"__name__": "shop"}
-    examples = list(re.finditer(r"```python\n(.*?)```", page, flags=re.DOTALL))
-    assert len(examples) > 4
-    try:
-        for example in examples:
-            # the line of an error is its line on the page
-            before = "\n" * (page[: example.start()].count("\n") + 1)
-            exec(compile(before + example[1], "docs/routing.md", "exec"), namespace)
-    finally:
-        if "app" in namespace:
-            namespace["app"].close()  # type: ignore[attr-defined]
+def test_every_page_is_linked_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [page.name for page in sorted(ROOT.glob("docs/*.md")) if f"](docs/{page.name})" not in readme]
+    assert not missing
+
+
+def test_the_signals_page_names_every_signal_and_is_right_about_those_that_are_never_sent() -> None:
+    sent, never = (ROOT / "docs" / "signals.md").read_text(encoding="utf-8").split("## Never sent")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastq").rglob("*.py"))
+    for name in all_signals():
+        is_sent = f"{name}.send(" in code
+        assert f"`{name}`" in (sent if is_sent else never), f"docs/signals.md: {name} is {'' if is_sent else 'not '}sent"
+        assert f"| `{name}`" not in (never if is_sent else sent)

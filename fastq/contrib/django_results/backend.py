@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import TypeVar
 
 from fastq.contrib.django_results.database import Database
@@ -28,6 +29,9 @@ class DjangoBackend:
     What is stored while a transaction is open, such as the progress that a task reports, is seen when that commits.
     """
 
+    #: nothing comes to an inbox: the waiter looks, more and more rarely, up to twice a second
+    tells = False
+
     def __init__(self, url: str, alias: str, options: TransportOptions) -> None:
         self.url = url
         self._expires_s = options.result_expires_s
@@ -43,27 +47,21 @@ class DjangoBackend:
         latest = {result.id: result.record for result in results}
         if not latest:
             return
-        # lazy: models can be imported only once Django is set up
-        from fastq.contrib.django_results import rows
-
+        rows = self._rows()
         for part in _parts(list(latest.items())):
             self._database.ask(lambda alias, part=part: rows.write(alias, part, self._expires_s, final=final))  # type: ignore[misc]
         if final:
             self._sweep()
 
     def get(self, ids: Sequence[str]) -> list[bytes | None]:
-        # lazy: as above
-        from fastq.contrib.django_results import rows
-
+        rows = self._rows()
         found: dict[str, bytes] = {}
         for part in _parts(ids):
             found |= self._database.ask(lambda alias, part=part: rows.read(alias, part))  # type: ignore[misc]
         return [found.get(id) for id in ids]
 
     def forget(self, ids: Sequence[str]) -> None:
-        # lazy: as above
-        from fastq.contrib.django_results import rows
-
+        rows = self._rows()
         for part in _parts(ids):
             self._database.ask(lambda alias, part=part: rows.delete(alias, part))  # type: ignore[misc]
 
@@ -74,6 +72,14 @@ class DjangoBackend:
     def inbox(self, name: str) -> SilentInbox:
         return SilentInbox()
 
+    def _rows(self) -> ModuleType:
+        """Return the module that knows the models, which can be imported only once Django is set up."""
+        self._database.prepare()
+        # lazy: see above
+        from fastq.contrib.django_results import rows
+
+        return rows
+
     def _sweep(self) -> None:
         """Delete some of what has expired, now and then."""
         now = time.monotonic()
@@ -81,9 +87,7 @@ class DjangoBackend:
             return
         try:
             self._sweep_at = now + SWEEP_S
-            # lazy: as above
-            from fastq.contrib.django_results import rows
-
+            rows = self._rows()
             self._database.ask(lambda alias: rows.sweep(alias, SWEEP_ROWS))
         finally:
             self._sweeping.release()

@@ -42,8 +42,7 @@ class Database:
 
     def ask(self, call: Callable[[str], T]) -> T:
         """Return ``call(alias)``; called once more if the connection had been lost meanwhile. OperationalError if it fails."""
-        if not self._ready:
-            self._prepare()
+        self.prepare()
         if _in_event_loop():
             # Django refuses to wait for its database there; whoever asks waits as for any other backend
             return self._beside().submit(self._ask, call).result()
@@ -83,8 +82,10 @@ class Database:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="fastq-django")
             return self._thread
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Set Django up if nobody has; ImproperlyConfigured if the project lacks this app."""
+        if self._ready:
+            return
         with self._lock:
             if self._ready:
                 return

@@ -13,13 +13,16 @@ from fastq.records import Lease, StoredResult, Swept
 from fastq.transports.redis.broker import RedisBroker
 from fastq.transports.redis.connection import Connection
 from fastq.transports.redis.keys import LEVELS, Keys
-from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
+from fastq.transports.redis.limits import CALL_BYTES
 from fastq.transports.redis.scripts import script
 
 __all__ = ["Sweep"]
 
 #: messages that one step looks at: some 2 ms of the server
-STEP = 5_000
+STEP = 2_000
+
+#: ids that are looked for in one pass
+IDS = 4_000
 
 _DELAYED = ""
 
@@ -49,8 +52,8 @@ class Sweep:
         names = list(dict.fromkeys(ids))
         leased: set[str] = set()
         try:
-            for start in range(0, len(names), CALL_MESSAGES):
-                some = names[start : start + CALL_MESSAGES]
+            for start in range(0, len(names), IDS):
+                some = names[start : start + IDS]
                 # In the order in which messages move: delayed, ready, leased. What moves on meanwhile is found there.
                 self._look(self._keys.delayed, _DELAYED, some)
                 for level in range(LEVELS):
@@ -73,10 +76,7 @@ class Sweep:
                 (self._process, self._number, level, passed, min(STEP, self._most - seen), CALL_BYTES, *ids),
             )
             if looked < 0:
-                raise OperationalError(
-                    f"This sweep of queue {self._queue!r} at Redis {self._broker.url} was taken for dead, for it did not go on: "
-                    "revoke again."
-                )
+                raise self._taken_for_dead()
             if tags:
                 self._took = True
                 self._end([tag.decode() for tag in tags], messages)
@@ -97,6 +97,14 @@ class Sweep:
                 settlement.result, settlement.inbox = end.stored.record, end.stored.inbox
         skipped = self._broker.settle(self._process, list(settlements.values()), results=self._results).skipped
         self._ended.update(settlement.id for tag, settlement in settlements.items() if tag not in skipped)
+        if skipped:
+            raise self._taken_for_dead()
+
+    def _taken_for_dead(self) -> OperationalError:
+        return OperationalError(
+            f"This sweep of queue {self._queue!r} at Redis {self._broker.url} was taken for dead, for it did not go on, and what "
+            "it had found is in the queue again: revoke again."
+        )
 
     def _held(self, ids: list[str]) -> set[str]:
         """Return those that a process has leased."""
