@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastq.settings_page import settings_markdown
+from fastq.settings_table import SETTINGS
 from fastq.signals import all_signals
 
 ROOT = Path(__file__).parents[2]
@@ -58,3 +59,15 @@ def test_the_signals_page_names_every_signal_and_is_right_about_those_that_are_n
         is_sent = f"{name}.send(" in code
         assert f"`{name}`" in (sent if is_sent else never), f"docs/signals.md: {name} is {'' if is_sent else 'not '}sent"
         assert f"| `{name}`" not in (never if is_sent else sent)
+
+
+#: names that look like settings and are none: attributes, functions, modules
+NO_SETTINGS = {"task_id", "task_ids", "task_name", "result_from_tuple", "result_set", "result_tree"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_settings_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    prefixes = "accept|beat|broker|control|dead_letter|enable|event|redis|result|security|task|worker"
+    named = set(re.findall(rf"`((?:{prefixes})_[a-z_]+)(?: = [^`]*)?`", text))
+    assert named - set(SETTINGS) - set(all_signals()) - NO_SETTINGS == set()

@@ -77,8 +77,9 @@ def test_every_message_goes_in_as_many_steps_as_it_takes(
 
 
 def test_delayed_follow_ups_of_a_purge_stay(broker: SQLiteBroker, inspector: SQLiteInspector) -> None:
-    errback = flow.leaf("errback", "task", "q", 0, "application/x-msgpack", BODY, timing=(60_000, 0, 0, 0))
-    broker.publish("p", 1, [Publication("q", message(f"m{i}", flow={"errbacks": [errback]}), delay_ms=50_000) for i in range(7)])
+    members = [Publication("q", message(f"m{i}", flow={"join": [f"j{i}", "0", "q"]}), delay_ms=50_000) for i in range(7)]
+    bodies = [Opening(f"j{i}", 1, Publication("q", message(f"body {i}"), delay_ms=60_000)) for i in range(7)]
+    broker.publish("p", 1, members, bodies)
     assert inspector.purge("q") == 7
     assert inspector.depth("q") == {"ready": 0, "delayed": 7, "leased": 0, "dead": 0}
 
@@ -108,11 +109,11 @@ def test_an_interrupted_purge_loses_nothing(
     failed = flow.failed
     seen: list[str] = []
 
-    def stops(d: _core.Delivery, *rest: Any) -> Any:
+    def stops(d: _core.Delivery, *rest: Any, **how: Any) -> Any:
         seen.append(d.id)
         if len(seen) > 4:
             raise KeyboardInterrupt
-        return failed(d, *rest)
+        return failed(d, *rest, **how)
 
     monkeypatch.setattr(flow, "failed", stops)
     with pytest.raises(KeyboardInterrupt):

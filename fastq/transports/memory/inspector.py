@@ -77,7 +77,7 @@ class MemoryInspector:
             if not d.ignore_result:
                 told.append((d.inbox, d.id, record))
             try:
-                some = flow.failed(d, record, now_ms)
+                some = flow.failed(d, record, now_ms, errbacks=False)
             except (FastQError, AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
                 # Whatever was written there, it is no flow: a queue with such a message must be purged all the same.
                 continue

@@ -93,7 +93,7 @@ class Purge:
         settlement = Settlement(self._queue, d.tag, d.id, DONE)
         if not d.error and d.flow is not None:
             record = encode_result(REVOKED, "application/x-msgpack", b"", None, now_ms, None)
-            settlement.effects = flow.failed(d, record, now_ms, errbacks=True)
+            settlement.effects = flow.failed(d, record, now_ms, errbacks=False)
             if not d.ignore_result:
                 settlement.result, settlement.inbox = record, d.inbox
         return settlement

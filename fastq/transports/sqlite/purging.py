@@ -112,7 +112,7 @@ def _end(sql: sqlite3.Connection, purged: Sequence[_core.Delivery], now_ms: int,
         if not d.ignore_result:
             stored.append((d.inbox, d.id, record))
         try:
-            some = flow.failed(d, record, now_ms)
+            some = flow.failed(d, record, now_ms, errbacks=False)
         except (FastQError, AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
             # Whatever was written there, it is no flow: a queue with such a message must be purged all the same.
             continue
