@@ -30,7 +30,7 @@ from fastq.result import denied_join_result
 from fastq.result_tree import result_from_tuple
 from fastq.results import GroupResult
 from fastq.retries import Again, Replaced, after
-from fastq.running import Trail, directly_called, parent
+from fastq.running import Trail, directly_called, entered, parent
 
 if TYPE_CHECKING:
     from fastq.calling import Plan
@@ -330,7 +330,7 @@ def _function(task: Task[..., Any]) -> Any:
     """Return what a worker would call: the task's own ``__call__``, else its function."""
     from fastq.task import Task  # lazy: task imports this module where it is used
 
-    return task.run if type(task).__call__ is Task.__call__ else task
+    return task.run if type(task).__call__ is Task.__call__ else entered(task, task)
 
 
 def _to_its_end(coroutine: Any) -> Any:

@@ -178,9 +178,10 @@ def children(flow: Mapping[str, Any] | None) -> list[Any]:
 
 
 def _tuple(node: bytes) -> list[Any]:
+    value = _unpackb(node)
+    if type(value) is list and len(value) > 1 and value[0] == LEAF and type(value[1]) is str:
+        return [[value[1], None], None]  # the rest of it is read when it begins
     kind, fields = _read(node)
-    if kind == LEAF:
-        return [[fields[0], None], None]
     if kind == CHAIN:
         return _tuple(fields[0][0])
     if kind == GROUP:

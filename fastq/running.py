@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,30 @@ if TYPE_CHECKING:
     from fastq._core import Delivery
     from fastq.context import Context
 
-__all__ = ["Parent", "Trail", "current", "directly_called", "parent"]
+__all__ = ["Parent", "Trail", "current", "directly_called", "entered", "entering", "parent"]
 
 #: the delivery that runs here; set by the core around each run
 current: ContextVar[Delivery | None] = ContextVar("fastq_current", default=None)
 
 #: the request of a task that was called like a function, or runs eagerly, where it runs
 directly_called: ContextVar[Context | None] = ContextVar("fastq_directly_called", default=None)
+
+
+#: the task whose own ``__call__`` a worker is about to call: the call of the base class' inside it is the run itself, not another
+entering: ContextVar[Any] = ContextVar("fastq_entering", default=None)
+
+
+def entered(task: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``call``, a ``__call__`` that a class has made its own, as a worker calls it."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        token = entering.set(task)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            entering.reset(token)
+
+    return run
 
 
 class Parent:

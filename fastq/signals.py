@@ -255,20 +255,29 @@ task_revoked = _signal("task_revoked", "request", "terminated", "signum", "expir
 task_rejected = _signal("task_rejected", "message", "exc")
 task_unknown = _signal("task_unknown", "message", "exc", "name", "id")
 
-# --- workers ---
+# --- workers; which process sends them: fastq/worker/announce.py ---
 
-#: the first thing in a worker process that has the application; the sender is the node's name
+#: the settings are about to be read: receivers may change ``conf``, though the command line wins. The sender is the node's name
 celeryd_init = _signal("celeryd_init", "instance", "conf", "options")
+#: receivers may change ``instance.queues``; the sender is the node's name
 celeryd_after_setup = _signal("celeryd_after_setup", "instance", "conf")
 #: the modules of ``imports`` and ``include`` are imported; the sender is the application
 import_modules = _signal("import_modules")
+#: it is known what the worker will be; the sender is the worker (``fastq.worker.announce.WorkerNode``)
 worker_init = _signal("worker_init")
+#: in the process that forks; gevent, eventlet and solo fork nothing
 worker_before_create_process = _signal("worker_before_create_process")
+#: in each process that runs tasks, of every pool, before its first task: the place to open connections. No sender
 worker_process_init = _signal("worker_process_init")
+#: in each of them when it ends by itself; not in one that is killed. No sender
 worker_process_shutdown = _signal("worker_process_shutdown", "pid", "exitcode")
+#: tasks are taken from now on; the sender is the worker
 worker_ready = _signal("worker_ready")
+#: ``sig``: the name of the signal that asked for it ("": none did), ``how``: Warm or Cold. The sender is the node's name
 worker_shutting_down = _signal("worker_shutting_down", "sig", "how", "exitcode")
+#: no task runs any more; the sender is the worker. Receivers have 10 s (after a cold stop 1 s; solo sends none then)
 worker_shutdown = _signal("worker_shutdown")
+#: nothing sends it: leases are renewed by the supervisor, which has no application
 heartbeat_sent = _signal("heartbeat_sent")
 
 # --- logging ---
@@ -281,10 +290,14 @@ after_setup_task_logger = _signal("after_setup_task_logger", "logger", "loglevel
 
 beat_init = _signal("beat_init")
 beat_embedded_init = _signal("beat_embedded_init")
+#: in each process of an eventlet pool: its greenlets are there; no task begins any more and all have ended; the hub is left.
+#: The sender is the pool
 eventlet_pool_started = _signal("eventlet_pool_started")
 eventlet_pool_preshutdown = _signal("eventlet_pool_preshutdown")
 eventlet_pool_postshutdown = _signal("eventlet_pool_postshutdown")
+#: nothing sends it: the pool is given deliveries, not functions
 eventlet_pool_apply = _signal("eventlet_pool_apply", "target", "args", "kwargs")
+#: a command has imported the application; ``options`` are those of the command line. The sender is the application
 user_preload_options = _signal("user_preload_options", "app", "options")
 
 

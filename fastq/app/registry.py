@@ -12,6 +12,7 @@ from fastq import shared
 from fastq.app.annotations import annotate
 from fastq.app.names import main_name, named, origin
 from fastq.exceptions import DuplicateTaskNameWarning, NotRegistered
+from fastq.running import entered
 from fastq.settings_table import suggest
 from fastq.task import CoroutineTask, Task
 
@@ -276,7 +277,7 @@ class Tasks:
         tracked = resolved(task.track_started, "task_track_started")
         return Entry(
             task.name,
-            (task.__dict__.get("__call__") or task) if own_call else task.run,
+            entered(task, task.__dict__.get("__call__") or task) if own_call else task.run,
             task,
             is_async=inspect.iscoroutinefunction(task.run),
             ignore_result=resolved(task.ignore_result, "task_ignore_result"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
@@ -78,4 +78,9 @@ def load_app(settings: Settings) -> FastQ:
     given = {"broker_url": settings.broker, "result_backend": settings.result_backend}
     if said := {name: url for name, url in given.items() if url is not None}:
         app.conf.override(said)
+    # lazy: came with the application
+    from fastq import signals
+
+    if signals.user_preload_options.receivers:
+        signals.user_preload_options.send(sender=app, app=app, options=asdict(settings))
     return app

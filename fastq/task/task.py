@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from fastq.context import Context, request_of
-from fastq.running import directly_called
+from fastq.running import directly_called, entering
 from fastq.task.options import Options
 
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ class Task(Options, Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now, without a queue."""
+        if entering.get() is self:  # in a worker, from the __call__ of a subclass
+            entering.set(None)
+            return self.run(*args, **kwargs)  # type: ignore[no-any-return]
         token = directly_called.set(Context(self, id=None, args=args, kwargs=kwargs, called_directly=True))
         try:
             return self.run(*args, **kwargs)  # type: ignore[no-any-return]

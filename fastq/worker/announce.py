@@ -3,8 +3,8 @@
 They need the application, which the supervisor does not import, and the main process of other task queues is the supervisor. So:
 
 prefork, threads, asyncio: the nursery, once for the node. It has the application and forks the worker processes, so they have what
-    a receiver set up; a thread or a connection of a receiver does not survive the fork. A nursery that takes the place of one that
-    died begins anew: the signals of the beginning are sent there again.
+    a receiver set up; a thread or a connection of a receiver does not survive the fork. While a receiver runs there no process is
+    forked. A nursery that takes the place of one that died begins anew: the signals of the beginning are sent there again.
 gevent, eventlet: every worker process for itself, as each is an interpreter of its own.
 solo, ``start_worker``, ``drain``: the one process there is.
 

@@ -47,7 +47,7 @@ class Arguments:
             args = (self._results(*flow["joined"]), *args)
         if "args" in flow:
             loads = self._serializers.loads_result
-            args = (*(loads(content_type, body) for content_type, body in flow["args"]), *args)
+            args = (*[loads(content_type, body) for content_type, body in flow["args"]], *args)
         if "errback" in flow:
             args = (*self._failure(d, *flow["errback"]), *args)
         return args

@@ -333,9 +333,6 @@ class Supervisor:
             self._children.close()
         if self._first_green is not None:
             kill(self._first_green[0])
-        if not self._handover:
-            self._let_nursery_end()
-        self._drop_nursery()
         if self._keeper is not None:
             self._keeper.bury_the_rest()
             if self._keeper.unburied:
@@ -344,6 +341,9 @@ class Supervisor:
                     self._keeper.unburied,
                 )
             self._keeper.close()
+        if not self._handover:
+            self._let_nursery_end()
+        self._drop_nursery()
         signal.set_wakeup_fd(-1)
         for signum, handler in self._handlers.items():
             signal.signal(signum, handler)

@@ -101,10 +101,15 @@ def missing(place: Site, root: str, direct: Direct) -> Counter[str]:
 
 def kill_child(worker: Worker, chance: random.Random) -> int:
     """Kill one of the processes that run tasks; return which."""
+    found: list[int] = []
+
+    def running() -> list[int]:
+        found[:] = [pid for pid in worker.pool_pids() if pid != worker.pid]
+        return found
+
     # while its successor starts, there may be none
-    eventually(lambda: [pid for pid in worker.pool_pids() if pid != worker.pid], "a process that runs tasks")
-    pid = chance.choice(worker.pool_pids())
-    assert pid != worker.pid
+    eventually(running, "a process that runs tasks")
+    pid = chance.choice(found)
     os.kill(pid, signal.SIGKILL)
     return pid
 

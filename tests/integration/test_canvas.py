@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -97,9 +98,9 @@ def site(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path_fac
         with redis_server.client() as client:
             client.flushall()
         url = redis_server.url
-    with deploy(directory, url, more=TASKS) as site:
-        with site.worker("-P", "prefork", "-c", "2", "-l", "INFO", "-Q", "default,other").wait_ready():
-            yield site
+    arguments = ("-P", "prefork", "-c", "2", "-l", "INFO", "-Q", "default,other")
+    with deploy(directory, url, more=TASKS) as site, site.worker(*arguments).wait_ready():
+        yield site
 
 
 def ran(site: Site, name: str, args: list[Any] | None = None) -> list[list[Any]]:
@@ -114,8 +115,12 @@ def await_runs(site: Site, name: str, args: list[Any], n: int = 1) -> None:
     assert len(ran(site, name, args)) == n
 
 
-def unique(prefix: str, numbers: Iterator[int] = iter(range(1_000_000))) -> str:
-    return f"{prefix}-{next(numbers)}"
+_numbers = itertools.count(1)
+
+
+def unique(prefix: str) -> str:
+    """Return an argument by which the runs of one test are told from those of others."""
+    return f"{prefix}-{next(_numbers)}"
 
 
 Make = Callable[[Any], Any]
@@ -124,15 +129,19 @@ Make = Callable[[Any], Any]
 VALUES: dict[str, tuple[Make, Any]] = {
     "a chain hands each result on": (lambda t: t.add.s(1, 1) | t.add.s(10) | t.add.s(100), 112),
     "an immutable step gets nothing": (lambda t: t.add.s(1, 1) | t.add.si(5, 5) | t.add.s(1), 11),
-    "a group in a chain is joined by what follows": (lambda t: chain(t.add.s(1, 1), group(t.add.s(10), t.add.s(20)), t.total.s()), 34),
+    "a group in a chain is joined by what follows": (
+        lambda t: chain(t.add.s(1, 1), group(t.add.s(10), t.add.s(20)), t.total.s()), 34,
+    ),
     "a group before a task is a chord": (lambda t: group(t.add.s(i, i) for i in range(10)) | t.total.s(), 90),
-    "a group after a group gets the list": (lambda t: group(t.add.s(1, 1), t.add.s(2, 2)) | group(t.total.s(), t.total.s()), [6, 6]),
+    "a group after a group gets the list": (
+        lambda t: group(t.add.s(1, 1), t.add.s(2, 2)) | group(t.total.s(), t.total.s()), [6, 6],
+    ),
     "three groups in a row": (
         lambda t: group(t.add.s(1), t.add.s(2)) | group(t.total.s(), t.total.s()) | group(t.total.s(), t.total.s()),
         [6, 6],
     ),
     "a group at the end of a chain is a list": (lambda t: t.add.s(1, 1) | group(t.add.s(1), t.add.s(2)), [3, 4]),
-    "a group of one in a chain is its task": (lambda t: group(t.add.s(1, 1)) | t.add.s(1), 3),
+    "a group of one in a chain is its task": (lambda t: chain(group(t.add.s(1, 1)), t.add.s(1)), 3),
     "a chord of one gives a list": (lambda t: chord([t.add.s(1, 1)], t.total.s()), 2),
     "a chord of none calls its body": (lambda t: chord([], t.total.s()), 0),
     "a chord has a chain as its body": (lambda t: chord([t.add.s(1, 1), t.add.s(2, 2)], t.total.s() | t.add.s(1)), 7),
@@ -175,7 +184,9 @@ VALUES: dict[str, tuple[Make, Any]] = {
     ),
     "what the body of a chord becomes is its result": (lambda t: chord([t.add.s(1)], t.becomes.s(t.add.s(5, 5))), 10),
     "a member adds members to its chord": (lambda t: chord([t.grows.s(3), t.add.s(100)], t.total.s()), 106),
-    "a result of the map kind goes on": (lambda t: group(t.add.map([1, 2]), t.add.map([3])) | signature("fastq.accumulate"), [[1, 2], [3]]),
+    "maps are members of a chord": (
+        lambda t: group(t.add.map([1, 2]), t.add.map([3])) | signature("fastq.accumulate"), [[1, 2], [3]],
+    ),
 }
 
 
@@ -414,17 +425,20 @@ def test_children_are_what_a_task_has_sent(site: Site) -> None:
 def test_a_workflow_needs_no_results_where_the_broker_is(broker: str, backend: str, redis_url: str, tmp_path: Path) -> None:
     url = redis_url if broker == "redis" else f"sqlite:///{tmp_path / 'broker.db'}"
     where = {"none": "", "sqlite": f"sqlite:///{tmp_path / 'results.db'}", "other database": redis_url.replace("/0", "/2")}[backend]
-    with deploy(tmp_path, url, where, more=TASKS) as site:
-        with site.worker("-P", "threads", "-c", "4", "-l", "INFO").wait_ready() as worker:
-            t = site.module
-            header = [t.add.s(i, 1) | t.add.s(1) for i in range(20)]
-            result = chain(group(header), t.total.s(), group(t.add.s(1), t.add.s(2)), t.total.s().set(link=t.mark.s("end"))).apply_async()
-            await_runs(site, "mark", [463, "end"])
-            assert [run.args for run in site.runs() if run.name == "total"] == [[20], [2]]
-            failing = chord([t.add.s(1), t.broken.s("x")], t.total.s().on_error(t.told_new.s()))()
-            await_runs(site, "told_new", [failing.id, "ChordError"])
-            if backend != "none":
-                assert result.get(timeout=30) == 463
-                with pytest.raises(ChordError):
-                    failing.get(timeout=30)
-            assert worker.terminate() == 0, worker.log
+    with (
+        deploy(tmp_path, url, where, more=TASKS) as site,
+        site.worker("-P", "threads", "-c", "4", "-l", "INFO").wait_ready() as worker,
+    ):
+        t = site.module
+        header = [t.add.s(i, 1) | t.add.s(1) for i in range(20)]
+        last = t.total.s().set(link=t.mark.s("end"))
+        result = chain(group(header), t.total.s(), group(t.add.s(1), t.add.s(2)), last).apply_async()
+        await_runs(site, "mark", [463, "end"])
+        assert [run.args for run in site.runs() if run.name == "total"] == [[20], [2]]
+        failing = chord([t.add.s(1), t.broken.s("x")], t.total.s().on_error(t.told_new.s()))()
+        await_runs(site, "told_new", [failing.id, "ChordError"])
+        if backend != "none":
+            assert result.get(timeout=30) == 463
+            with pytest.raises(ChordError):
+                failing.get(timeout=30)
+        assert worker.terminate() == 0, worker.log

@@ -8,19 +8,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from fastq.exceptions import TimeoutError
 from tests.canvas_site import Site, deploy, value_of
 from tests.canvases import Direct, Shape, live_shapes, plain
 from tests.servers import RedisServer
 from tests.workers import eventually
 
-EXAMPLES = int(os.environ.get("FASTQ_CANVAS_EXAMPLES") or 60)
+EXAMPLES = int(os.environ.get("FASTQ_CANVAS_EXAMPLES") or 100)
 SEED = int(os.environ.get("FASTQ_CANVAS_SEED") or 3)
 
 #: pool and slots
@@ -62,19 +60,12 @@ def test_a_random_canvas_gives_what_a_direct_evaluation_gives_and_runs_each_task
         expected = Counter(repr(run) for run in direct.runs)
         expected_of[root] = (shape, expected)
         result = site.send(shape, root, args, lazily=lazily)
-        try:
-            found = value_of(result, 10)
-        except TimeoutError:
-            runs = "\n".join(map(str, [r for r in site.runs() if r.root == root]))
-            known = [(r.id, r.state) for r in [result]] if hasattr(result, "state") else "group"
-            print(f"NO RESULT {root}: {known} left {site.left()}\nmissing {expected - site.counted(root)}\n{runs}")
-            raise
-        assert plain(found) == plain(value)
+        assert plain(value_of(result)) == plain(value)
         wanted = sum(expected.values())
         eventually(lambda: sum(site.counted(root).values()) >= wanted, f"all runs\n{expected - site.counted(root)}", every_s=0.003)
 
     law()
     site.wait_idle()
-    print(f"{len(expected_of)} canvases, {len(site.runs())} runs, largest {max(sum(e.values()) for _, e in expected_of.values())}, {Counter(r.name for r in site.runs())}")
+    print(f"{len(expected_of)} canvases, {len(site.runs())} runs")
     for root, (shape, expected) in expected_of.items():
         assert site.counted(root) == expected, shape

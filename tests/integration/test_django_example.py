@@ -175,8 +175,11 @@ print(json.dumps(found))
 
 @pytest.mark.parametrize(
     ("pool", "task"),
-    [("prefork", "look"), ("threads", "look"), ("gevent", "look"), ("eventlet", "look"), ("asyncio", "alook"), ("threads", "alook")],
-)
+    [
+        ("prefork", "look"), ("threads", "look"), ("gevent", "look"), ("eventlet", "look"), ("asyncio", "alook"),
+        ("threads", "alook"),
+    ],
+)  # fmt: skip
 def test_connections_are_closed_around_tasks(site: Site, pool: str, task: str) -> None:
     with site.worker("-P", pool, "-c", "1", "-I", "probe_tasks") as worker:
         worker.wait_ready()

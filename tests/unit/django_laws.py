@@ -61,6 +61,7 @@ def law_forgotten_results_are_gone() -> None:
 
 def law_results_expire_and_are_swept() -> None:
     from django.utils import timezone
+
     from fastq.contrib.django_results import rows
     from fastq.contrib.django_results.models import TaskResult
 
@@ -164,6 +165,7 @@ def law_event_loops_may_ask() -> None:
 
 def law_a_connection_that_was_lost_is_opened_again() -> None:
     from django.db import InterfaceError, connection
+
     from fastq.contrib.django_results.database import Database
 
     connection.ensure_connection()

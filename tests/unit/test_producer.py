@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 import fastq
-from fastq import producer as producer_module
 from fastq.exceptions import OperationalError
 from fastq.producer import NO_RETRY, Producer, RetryPolicy
+from fastq.producer import lane as lane_module
+from fastq.producer import producer as producer_module
 from fastq.records import Opening, Publication
 
 QUICK = RetryPolicy(max_retries=3, interval_step_s=0.0)
@@ -335,7 +336,7 @@ def test_an_interrupted_follower_withdraws_what_was_not_sent(monkeypatch: pytest
     broker.before = hold
     first = spawn(1, lambda i: producer.publish(one("first"), ("first",), QUICK))
     assert inside.wait(20)
-    gate = producer_module._gate
+    gate = producer_module.make_gate
 
     def interrupted() -> Any:
         def wait() -> None:
@@ -343,10 +344,10 @@ def test_an_interrupted_follower_withdraws_what_was_not_sent(monkeypatch: pytest
 
         return wait, lambda: None
 
-    monkeypatch.setattr(producer_module, "_gate", interrupted)
+    monkeypatch.setattr(producer_module, "make_gate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         producer.publish(one("withdrawn"), ("withdrawn",), QUICK)
-    monkeypatch.setattr(producer_module, "_gate", gate)
+    monkeypatch.setattr(producer_module, "make_gate", gate)
     other = spawn(1, lambda i: producer.publish(one("other"), ("other",), QUICK))
     until(lambda: len(producer._lane().queue) == 1)
     go.set()
@@ -366,7 +367,7 @@ def test_an_interrupted_heir_hands_the_lead_on(monkeypatch: pytest.MonkeyPatch) 
     broker.before = hold
     first = spawn(1, lambda i: producer.publish(one("first"), ("first",), QUICK))
     assert inside.wait(20)
-    gate = producer_module._gate
+    gate = producer_module.make_gate
 
     def interrupted() -> Any:
         def wait() -> None:
@@ -383,10 +384,10 @@ def test_an_interrupted_heir_hands_the_lead_on(monkeypatch: pytest.MonkeyPatch) 
         except KeyboardInterrupt as exc:
             caught.append(exc)
 
-    monkeypatch.setattr(producer_module, "_gate", interrupted)
+    monkeypatch.setattr(producer_module, "make_gate", interrupted)
     second = spawn(1, heir)
     until(lambda: len(producer._lane().queue) == 1)
-    monkeypatch.setattr(producer_module, "_gate", gate)
+    monkeypatch.setattr(producer_module, "make_gate", gate)
     third = spawn(1, lambda i: producer.publish(one("third"), ("third",), QUICK))
     until(lambda: len(producer._lane().queue) == 2)
     go.set()
@@ -408,7 +409,7 @@ class Crowd:
         self.at_gate: dict[str, Callable[[Callable[[], object]], object]] = {}
         self.ended: dict[str, BaseException | None] = {}
         self.threads: list[threading.Thread] = []
-        gate = producer_module._gate
+        gate = producer_module.make_gate
         self.broker.before = self._hold
 
         def watched() -> tuple[Callable[..., object], Callable[[], object]]:
@@ -426,7 +427,7 @@ class Crowd:
 
             return logged_wait, logged_wake
 
-        monkeypatch.setattr(producer_module, "_gate", watched)
+        monkeypatch.setattr(producer_module, "make_gate", watched)
         self.start("first")
         assert self.inside.wait(20)
 
@@ -458,7 +459,7 @@ class Crowd:
 
 
 def test_threads_are_woken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "CHAIN_S", 60.0)
+    monkeypatch.setattr(lane_module, "CHAIN_S", 60.0)
     crowd = Crowd(monkeypatch)
     for i in range(20):
         crowd.start(str(i))
@@ -468,7 +469,7 @@ def test_threads_are_woken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_chain_that_takes_too_long_is_broken_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(producer_module, "CHAIN_S", -1.0)
+    monkeypatch.setattr(lane_module, "CHAIN_S", -1.0)
     crowd = Crowd(monkeypatch)
     stuck = threading.Event()
 
@@ -491,7 +492,7 @@ def test_a_chain_that_takes_too_long_is_broken_up(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("woken", [True, False], ids=["holding the chain", "before the chain reaches it"])
 def test_a_follower_interrupted_while_the_chain_passes_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch, woken: bool) -> None:
     """Actors: ``b``, woken by the leader ``a``, is slow to go on; ``c`` is interrupted, before or after ``b`` wakes it."""
-    monkeypatch.setattr(producer_module, "CHAIN_S", 60.0)
+    monkeypatch.setattr(lane_module, "CHAIN_S", 60.0)
     crowd = Crowd(monkeypatch)
     b_awake, b_go = threading.Event(), threading.Event()
 
@@ -524,7 +525,7 @@ def test_a_follower_interrupted_while_the_chain_passes_leaves_nobody_waiting(mon
 
 def test_whoever_is_interrupted_nobody_is_left_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     producer, broker = make()
-    gate = producer_module._gate
+    gate = producer_module.make_gate
     chance = random.Random(1)
 
     def shaky() -> tuple[Callable[..., object], Callable[[], object]]:
@@ -547,7 +548,7 @@ def test_whoever_is_interrupted_nobody_is_left_waiting(monkeypatch: pytest.Monke
             raise KeyboardInterrupt
 
     broker.before = call
-    monkeypatch.setattr(producer_module, "_gate", shaky)
+    monkeypatch.setattr(producer_module, "make_gate", shaky)
     returned: list[bytes] = []
 
     def work(i: int) -> None:

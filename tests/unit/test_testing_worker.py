@@ -262,6 +262,46 @@ def test_stopping_twice_is_harmless(app: FastQ) -> None:
     worker.stop()
 
 
+def test_signals_of_a_worker_are_sent_in_order(app: FastQ) -> None:
+    from fastq import signals
+
+    names = ["celeryd_init", "worker_init", "celeryd_after_setup", "worker_process_init", "worker_ready"]
+    names += ["worker_shutting_down", "worker_process_shutdown", "worker_shutdown"]
+    told: list[str] = []
+    senders: dict[str, Any] = {}
+
+    def receiver(signal: Any, sender: Any, **_: Any) -> None:
+        told.append(signal.name)
+        senders[signal.name] = sender
+
+    for name in names:
+        getattr(signals, name).connect(receiver)
+    try:
+        with start_worker(app, queues=["one"]) as worker:
+            assert named(app, "add").apply_async((1, 1), queue="one").get(timeout=10) == 2
+    finally:
+        for name in names:
+            getattr(signals, name).disconnect(receiver)
+    assert told == names
+    assert senders["celeryd_init"] == senders["worker_shutting_down"] == worker.hostname
+    ready = senders["worker_ready"]
+    assert (ready.app, ready.hostname, ready.queues, ready.pool, ready.concurrency) == (app, worker.hostname, ["one"], "solo", 1)
+
+
+def test_queues_that_a_receiver_adds_are_taken_from(app: FastQ) -> None:
+    from fastq.signals import celeryd_after_setup
+
+    def add_own(sender: str, instance: Any, **_: Any) -> None:
+        instance.queues.append(f"{sender}.own")
+
+    celeryd_after_setup.connect(add_own)
+    try:
+        with start_worker(app) as worker:
+            assert named(app, "add").apply_async((1, 1), queue=f"{worker.hostname}.own").get(timeout=10) == 2
+    finally:
+        celeryd_after_setup.disconnect(add_own)
+
+
 # --- drain ---
 
 

@@ -385,3 +385,10 @@ def test_limits_on_a_thread_end_its_task_and_nothing_else() -> None:
     assert over.is_set()
     assert ends == [("soft", "SoftTimeLimitExceeded(0.05)"), ("hard", "TimeLimitExceeded(0.05)"), ("none", "None")]
 
+
+def test_a_killed_task_whose_flow_is_damaged_ends_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    broker = FakeBroker()
+    (tag,) = lease(broker, "a", flow={"join": ["a join without its queue"]})
+    made(broker).settle("p", [Overrun("default", tag, 1.5, check("a"))])
+    (dead,) = broker.dead
+    assert (dead.id, dead.effects) == ("a", None) and "what follows it cannot be read" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 from django.test import TransactionTestCase
 from django_site import fastq_app
+
 from notes.models import Note
 from notes.tasks import count_words
 

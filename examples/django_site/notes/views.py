@@ -6,6 +6,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST
+
 from fastq.contrib.django_results.models import TaskResult
 from notes.models import Note
 from notes.tasks import count_words

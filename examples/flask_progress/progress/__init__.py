@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastq import FastQ, Task
 from flask import Flask
+
+from fastq import FastQ, Task
 
 __all__ = ["create_app", "fastq_init_app"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fastq import Task, shared_task
 from flask import current_app
+
+from fastq import Task, shared_task
 
 
 @shared_task(bind=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastq import AsyncResult
 from flask import Blueprint, current_app, jsonify, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+
+from fastq import AsyncResult
 from progress.tasks import fail, index_pages
 
 pages = Blueprint("pages", __name__)

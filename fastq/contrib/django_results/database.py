@@ -84,22 +84,22 @@ class Database:
 
     def prepare(self) -> None:
         """Set Django up if nobody has; ImproperlyConfigured if the project lacks this app."""
-        if self._ready:
-            return
-        with self._lock:
-            if self._ready:
-                return
-            if not apps.ready:
-                if settings.configured or not self._settings_module:
-                    _set_up()
-                else:
-                    self._set_up_alone()
-            if not apps.is_installed(APP):
-                raise ImproperlyConfigured(
-                    f"results are to be kept in Django's database, but {APP!r} is not in INSTALLED_APPS: add it, and run "
-                    "manage.py migrate"
-                )
-            self._ready = True
+        if not self._ready:
+            with self._lock:  # harmless to do twice, not at once
+                self._prepare()
+
+    def _prepare(self) -> None:
+        if not apps.ready:
+            if settings.configured or not self._settings_module:
+                _set_up()
+            else:
+                self._set_up_alone()
+        if not apps.is_installed(APP):
+            raise ImproperlyConfigured(
+                f"results are to be kept in Django's database, but {APP!r} is not in INSTALLED_APPS: add it, and run "
+                "manage.py migrate"
+            )
+        self._ready = True
 
     def _set_up_alone(self) -> None:
         """Set up this app only: in a worker's supervisor, which must not run the project's code and needs no other models."""
