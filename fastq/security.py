@@ -49,6 +49,11 @@ class Signer:
         size = _SIZES[kind]
         self._head = bytes([_BIN8, 1 + _KEY_ID_BYTES + size, kind]) + key_id
 
+    @property
+    def signs(self) -> bool:
+        """Say whether there is a key to sign with, not only keys to check with."""
+        return self._sign is not None
+
     def sign(self, message: bytes) -> bytes:
         """Return the message with its signature; a signed one as it is. ImproperlyConfigured where there is no key to sign with."""
         if message[0] != _PLAIN_HEAD:

@@ -27,14 +27,18 @@ def apply(sig: Signature[Any], args: Sequence[Any] | None, kwargs: Mapping[str, 
     """Run a signature, completed by arguments and options; return an EagerResult, for a group a GroupResult of these.
 
     Tasks run one after the other, each member of a group once the one before has ended. What comes after a task that failed has
-    the same result, and does not run. None for an empty chain.
+    the same result, and does not run. None for an empty chain. The option ``throw`` raises the failure, once all has run that can.
     """
     app = sig.app
     options = {key: value for key, value in options.items() if value is not None}
     if isinstance(sig, chord):
         sig, kwargs = sig.with_body(kwargs)
     if isinstance(sig, chain | group | chord | chunks):
-        return _run(app, steps(sig, app, Given(args or (), kwargs or {}, options)), joined=False)
+        throw = options.pop("throw", False)
+        result = _run(app, steps(sig, app, Given(args or (), kwargs or {}, options)), joined=False)
+        if throw and result is not None:
+            result.get()
+        return result
     positional, named, merged = sig._merge(args, kwargs, options)
     return sig.type.apply(positional, named, **call_options(merged))
 

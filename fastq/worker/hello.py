@@ -97,6 +97,11 @@ def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
 
     announce.configuring(app, options)
     _refuse_pickle_as_root(app)
+    if app.signer is not None and not app.signer.signs:
+        raise ImproperlyConfigured(
+            "security_trusted_keys is set and security_key is not: a worker signs what it sends itself (retries, what follows a "
+            "task), so give it a security_key of its own"
+        )
     pool = canonical_pool(options.pool or conf.worker_pool)
     # prefork: both words mean the number of processes, and the command line wins whichever it uses
     alias = options.processes if pool == "prefork" else None

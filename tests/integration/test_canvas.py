@@ -442,3 +442,18 @@ def test_a_workflow_needs_no_results_where_the_broker_is(broker: str, backend: s
             with pytest.raises(ChordError):
                 failing.get(timeout=30)
         assert worker.terminate() == 0, worker.log
+
+
+@pytest.mark.parametrize("broker", ["redis", "sqlite"])
+def test_extended_results_tell_each_step_apart(broker: str, redis_url: str, tmp_path: Path) -> None:
+    url = redis_url if broker == "redis" else f"sqlite:///{tmp_path / 'broker.db'}"
+    more = TASKS + "\n\napp.conf.result_extended = True\n"
+    with deploy(tmp_path, url, more=more) as site, site.worker("-P", "threads", "-c", "2", "-l", "INFO").wait_ready():
+        t = site.module
+        result = chain(group(t.add.s(1), t.add.s(2, y=5)), t.total.s(), t.add.s(1).set(queue="default")).apply_async()
+        assert result.get(timeout=30) == 9
+        chord_body = result.parent
+        assert [(r.name, list(r.args), r.kwargs) for r in chord_body.parent.results] == [("add", [1], {}), ("add", [2], {"y": 5})]
+        assert (chord_body.name, list(chord_body.args), chord_body.queue) == ("total", [[1, 7]], "default")
+        assert (result.name, list(result.args), result.retries) == ("add", [8, 1], 0)
+        assert result.worker

@@ -279,3 +279,14 @@ def test_a_map_over_a_coroutine_function_awaits_each(app: FastQ) -> None:
         return x + 1
 
     assert xmap(slow, [1, 2]).apply().get() == [2, 3]
+
+
+def test_applied_with_throw_a_canvas_raises_what_failed(app: FastQ) -> None:
+    for canvas in (
+        chain(s(app, "add", 1, 1), s(app, "fail"), s(app, "add", 1)),
+        group([s(app, "add", 1, 1), s(app, "fail")]),
+        chord([s(app, "fail")], s(app, "total")),
+    ):
+        assert canvas.apply().failed()
+        with pytest.raises((ValueError, ChordError)):
+            canvas.apply(throw=True)

@@ -175,3 +175,10 @@ def test_root_does_not_accept_pickle_unless_forced(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("C_FORCE_ROOT")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     configure(app, WorkerOptions())
+
+
+def test_a_worker_that_checks_signatures_needs_a_key_of_its_own() -> None:
+    app = application(security_trusted_keys=["a secret of another team"])
+    with pytest.raises(ImproperlyConfigured, match="security_key of its own"):
+        configure(app, WorkerOptions())
+    configure(application(security_key="a secret of this very team"), WorkerOptions())
