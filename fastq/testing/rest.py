@@ -34,7 +34,7 @@ class RestingConsumer(Consumer):
     def quiet(self) -> bool:
         """Whether the last fetch brought nothing and no slot is busy. To be asked by ``on_rest`` only."""
         # in this order: a slot hands out its outcome before it is free
-        return self._idle and self._pool.free == self._pool.slots and not len(self._settler)
+        return self._idleness.idle and self._pool.free == self._pool.slots and not len(self._settler)
 
     def _sleep(self) -> None:
         self._on_rest()

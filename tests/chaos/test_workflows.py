@@ -51,7 +51,7 @@ def test_workflows_end_rightly_and_publish_each_step_once_while_workers_are_kill
     place, pool = site
     flows: dict[str, tuple[Shape, Direct, object]] = {}
     for i in range(WORKFLOWS):
-        # the first half has no failing member: nothing at all may be left of those
+        # the first half has no failing member, so no dead letter for which anything may be left
         shape = random_shape(chance, LEAVES, failing=i >= WORKFLOWS // 2)
         direct = Direct()
         flows[f"flow-{i}"] = (shape, direct, direct.value(shape))

@@ -191,13 +191,13 @@ VALUES: dict[str, tuple[Make, Any]] = {
 
 
 @pytest.mark.parametrize("law", VALUES)
-def test_value(law: str, site: Site) -> None:
+def test_a_canvas_gives_its_value(law: str, site: Site) -> None:
     make, value = VALUES[law]
     assert make(site.module).apply_async().get(timeout=30) == value
 
 
 @pytest.mark.parametrize("law", VALUES)
-def test_value_of_the_same_signature_from_json(law: str, site: Site) -> None:
+def test_a_canvas_from_json_gives_the_same(law: str, site: Site) -> None:
     make, value = VALUES[law]
     again = signature(json.loads(json.dumps(make(site.module))), app=site.app)
     assert again.apply_async().get(timeout=30) == value

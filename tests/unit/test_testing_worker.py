@@ -192,7 +192,7 @@ def test_what_the_worker_itself_raises_surfaces_at_its_end(app: FastQ, monkeypat
         raise LookupError("the consumer is broken")
 
     with pytest.raises(LookupError, match="the consumer is broken"), start_worker(app) as worker:
-        monkeypatch.setattr("fastq.worker.consumer.Consumer._accept", broken)
+        monkeypatch.setattr("fastq.worker.intake.Intake.accept", broken)
         named(app, "add").delay(1, 1)
         worker._thread.join(10)
 

@@ -174,7 +174,7 @@ def test_what_is_not_leased_any_more_is_not_started_after_a_reconnect() -> None:
             del held[list(held)[-1]]
         made.trouble.down = True
         made.publish(message("t", 99))
-        made.consumer._lost_connection = True
+        made.consumer._exchange.lost_connection = True
         made.trouble.down = False
         made.notifier.armed = True
         made.notifier.notify()
@@ -221,7 +221,7 @@ def test_what_runs_while_fenced_is_settled_under_the_old_name(store: str, tmp_pa
         wait_for(made.settled_all)
         # a message without a result may come after; the old name has settled exactly one, and is forgotten
         assert [s.id for name, batch in made.trouble.settled if name == made.names[0] for s in batch] == ["long"]
-        wait_for(lambda: not made.consumer._former and not len(made.consumer._held))
+        wait_for(lambda: not made.consumer._holdings.former and not len(made.consumer._holdings.held))
         assert block.ids == [0]
 
 
@@ -331,7 +331,7 @@ def test_what_an_unanswered_fetch_leased_goes_back_while_a_stopping_process_stil
     ready = threading.Event()
 
     def fails(number: int, name: str) -> str:
-        return "reply" if ready.is_set() and not made.consumer._stopping else ""
+        return "reply" if ready.is_set() and not made.consumer._orders.stopping else ""
 
     with rig({"block": block}, slots=2, start=False, fails=lambda number, name: fails(number, name)) as made:
         made.start()
@@ -465,12 +465,12 @@ def test_what_was_given_back_in_a_busy_process_is_forgotten_while_it_is_busy() -
         queue_index = 0
         d = _core.deliveries("default", ["0:77:0"], [message("t")], made.registry)
         made.consumer._board.hold(d, queue_index, 1)
-        made.consumer._held.add("default", ["0:77:0"], d)
-        made.consumer._taken += 1
-        made.consumer._watched = True
+        made.consumer._holdings.held.add("default", ["0:77:0"], d)
+        made.consumer._holdings.taken += 1
+        made.consumer._holdings.watched = True
         assert made.board.give_back(d[0].record)
         made.publish(message("t"))
-        wait_for(lambda: d[0] not in made.consumer._held, "the sweep")
+        wait_for(lambda: d[0] not in made.consumer._holdings.held, "the sweep")
         assert RETURNED not in [r[3] for r in made.board.held()] and STARTED in [r[3] for r in made.board.held()]
         block.gate.set()
 
@@ -488,7 +488,7 @@ def test_a_process_runs_one_delivery_on_its_last_chance_and_then_the_next() -> N
         assert block.ids == [0, 5]
         block.gate.set()
         wait_for(made.settled_all)
-        assert block.ids == [0, 5, 1] and not made.consumer._last_chances
+        assert block.ids == [0, 5, 1] and not made.consumer._holdings.last_chances
 
 
 def test_a_last_chance_lost_with_a_name_does_not_bar_the_next() -> None:
@@ -496,9 +496,9 @@ def test_a_last_chance_lost_with_a_name_does_not_bar_the_next() -> None:
     with rig({"t": ran}, start=False) as made:
         d = _core.deliveries("default", ["0:1:0"], [message("t", deliveries=2)], made.registry)
         made.consumer._board.hold(d, 0, 1)
-        made.consumer._held.add("default", ["0:1:0"], d)
-        made.consumer._last_chances.add(d[0])
-        made.consumer._lost_connection = True  # and the store knows nothing of it
+        made.consumer._holdings.held.add("default", ["0:1:0"], d)
+        made.consumer._holdings.last_chances.add(d[0])
+        made.consumer._exchange.lost_connection = True  # and the store knows nothing of it
         made.publish(message("t", deliveries=2))
         made.start()
         wait_for(made.settled_all)
@@ -517,11 +517,11 @@ def test_the_same_tag_on_two_queues_is_two_deliveries() -> None:
         block.await_start()
         block.await_start()
         tags = [tag for tag, _ in made.leased()]
-        assert len(made.consumer._held) == 2, tags
+        assert len(made.consumer._holdings.held) == 2, tags
         assert len(set(tags)) == 1, "this test needs a store that numbers tags per queue"
         block.gate.set()
         wait_for(made.settled_all)
-        wait_for(lambda: not len(made.consumer._held))
+        wait_for(lambda: not len(made.consumer._holdings.held))
 
 
 # --- law 5 ---
@@ -605,7 +605,7 @@ def test_a_thousand_slots_all_run_at_once() -> None:
 def test_a_wake_that_comes_during_a_check_is_not_lost() -> None:
     ran = Ran()
     with rig({"t": ran}, start=False, lease_ms=150) as made:
-        real = made.consumer._broker.wake
+        real = made.trouble.wake
         kept: list[bool] = []
 
         def wake(process: str) -> Any:

@@ -60,7 +60,7 @@ def test_a_first_delivery_asks_nobody(app: FastQ, monkeypatch: pytest.MonkeyPatc
     with rig({}, app=app, start=False) as made:
         assert made.backend is not None
         asked: list[Any] = []
-        monkeypatch.setattr(made.consumer._finished._backend, "get", asked.append, raising=False)  # type: ignore[union-attr]
+        monkeypatch.setattr(made.consumer._exchange._intake._finished._backend, "get", asked.append, raising=False)  # type: ignore[union-attr]
         made.publish(message("t", id="x"))
         made.start()
         wait_for(made.settled_all)

@@ -35,7 +35,7 @@ def test_what_must_not_run_ends_in_one_settlement_and_a_result(what: str) -> Non
         wait_for(made.settled_all)
         assert made.result("x")[0] == state
         assert made.dead() == ([reason] if reason else [])
-        wait_for(lambda: not len(made.consumer._held) and made.board.held() == [])
+        wait_for(lambda: not len(made.consumer._holdings.held) and made.board.held() == [])
 
 
 def test_what_is_no_message_at_all_becomes_a_dead_letter() -> None:
@@ -70,9 +70,8 @@ def test_a_refused_delivery_cannot_be_given_back_by_the_supervisor() -> None:
     with rig({"t": never}, start=False) as made:
         emitted: list[Settlement] = []
         made.settler.emit = emitted.append
-        made.consumer._settler = made.settler
         from fastq.records import Fetched, Leased
 
-        made.consumer._accept(Fetched((Leased("default", ["0:1:0"], [message("other")]),), 1))
+        made.consumer._exchange._intake.accept(Fetched((Leased("default", ["0:1:0"], [message("other")]),), 1))
         assert len(emitted) == 1
         assert not made.board.give_back(emitted[0].record)

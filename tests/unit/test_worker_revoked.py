@@ -87,7 +87,7 @@ def test_a_revoked_task_is_refused_when_it_comes(caplog: pytest.LogCaptureFixtur
             wait_for(made.settled_all)
             assert made.result("x")[0] == "REVOKED"
             assert made.dead() == []
-            wait_for(lambda: not len(made.consumer._held) and made.board.held() == [])
+            wait_for(lambda: not len(made.consumer._holdings.held) and made.board.held() == [])
     finally:
         signals.task_revoked.disconnect(revoked)
     assert caplog.messages.count("Discarding revoked task: t[x]") == 1
@@ -126,7 +126,7 @@ def test_a_running_task_goes_on_and_what_waits_behind_it_is_ended() -> None:
         made.broker.revoke(["running"], 60)
         made.publish(message("other", id="next"))
         assert made.result("next")[0] == "SUCCESS"
-        wait_for(lambda: "running" in made.consumer._gate.revoked)
+        wait_for(lambda: "running" in made.consumer._exchange._intake._gate.revoked)
         go.set()
         assert made.result("running")[0] == "SUCCESS"
         wait_for(made.settled_all)
@@ -135,17 +135,17 @@ def test_a_running_task_goes_on_and_what_waits_behind_it_is_ended() -> None:
 def test_what_is_held_and_has_not_started_is_ended() -> None:
     with rig({"t": never}, start=False) as made:
         emitted: list[Settlement] = []
-        made.consumer._settler.emit = emitted.append
+        made.settler.emit = emitted.append
         from fastq.records import Fetched, Leased
 
-        consumer = made.consumer
-        consumer._accept(Fetched((Leased("default", ["0:1:0", "0:1:1"], [message("t", id="a"), message("t", id="b")]),), 1))
-        (first, second) = list(consumer._feeder.ready)
+        intake = made.consumer._exchange._intake
+        intake.accept(Fetched((Leased("default", ["0:1:0", "0:1:1"], [message("t", id="a"), message("t", id="b")]),), 1))
+        (first, second) = list(made.feeder.ready)
         assert made.board.claim(second.record, 1)  # a slot has started it
-        consumer._gate.revoked.update({"a", "b"})
-        consumer._end_revoked()
+        intake._gate.revoked.update({"a", "b"})
+        intake.end_revoked()
         assert [(s.id, s.tag) for s in emitted] == [("a", "0:1:0")]
-        assert first not in consumer._feeder.ready
+        assert first not in made.feeder.ready
         assert not made.board.give_back(first.record)
 
 

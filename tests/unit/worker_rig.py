@@ -255,7 +255,7 @@ class Rig:
             rates=None if app is None else Rates(self.trouble, app.conf, "node"),
             finished=None if backend is None or backend.shares(self.broker) else Finished(backend, self.broker.now_ms),
         )
-        self.consumer._backoff = Backoff(longest_s=0.002, first_s=0.001)
+        self.consumer._exchange.backoff = Backoff(longest_s=0.002, first_s=0.001)
         #: what the process has said
         self.heard: list[dict[str, Any]] = []
         self.names: list[str] = []

@@ -1,0 +1,153 @@
+"""The calls of a worker process to its broker: one at a time, each settles what is done and fetches what the slots can take."""
+
+from __future__ import annotations
+
+import logging
+
+from fastq._core import Runner
+from fastq.exceptions import OperationalError
+from fastq.pools.base import Pool
+from fastq.records import Fetch
+from fastq.transports.base import Broker
+from fastq.worker.feeder import Feeder
+from fastq.worker.holdings import Holdings
+from fastq.worker.idleness import Idleness
+from fastq.worker.intake import Intake
+from fastq.worker.link import Link
+from fastq.worker.orders import Orders
+from fastq.worker.reconnect import Backoff
+from fastq.worker.settler import Settler, Turn
+
+__all__ = ["Exchange"]
+
+logger = logging.getLogger("fastq.worker.consumer")
+
+
+class Exchange:
+    """Make the calls and take in their answers. Owned by the consumer's loop."""
+
+    def __init__(
+        self,
+        *,
+        broker: Broker,
+        settler: Settler,
+        pool: Pool,
+        feeder: Feeder,
+        runner: Runner,
+        link: Link,
+        queues: tuple[str, ...],
+        orders: Orders,
+        idleness: Idleness,
+        holdings: Holdings,
+        intake: Intake,
+        lease_s: float,
+    ) -> None:
+        self._broker = broker
+        self._settler = settler
+        self._pool = pool
+        self._feeder = feeder
+        self._runner = runner
+        self._link = link
+        self._queues = queues
+        self._orders = orders
+        self._idleness = idleness
+        self._holdings = holdings
+        self._intake = intake
+        self._lease_s = lease_s
+        self._number = 0
+        #: the last fetch brought all it asked for
+        self.more = False
+        #: stopping: the idle list has not been left yet
+        self.leaving = False
+        #: the leases have not been compared since the connection was lost
+        self.lost_connection = False
+        self.backoff = Backoff(longest_s=max(0.5, lease_s / 6))
+        self._renaming = Backoff(longest_s=max(0.5, lease_s / 6))
+
+    def call(self, want: int) -> None:
+        """Settle what is done and fetch ``want``, in one call; what ran under a former name has a call of its own."""
+        settlements = self._settler.take()
+        if self._holdings.former:
+            name, theirs, others = self._holdings.split_former(settlements)
+            if name:
+                self._settler.put_back(others)
+                self._take(self._settler.turn(name, theirs, None))
+                return
+        fetch = None
+        if want or self.leaving:
+            self._number += 1
+            self._idleness.woken = False
+            fetch = Fetch(
+                self._orders.process,
+                self._number,
+                self._queues,
+                want,
+                idle=want > 0 and self._pool.free > 0,
+                no_last_chance=bool(self._holdings.last_chances),
+            )
+            self.leaving = False
+        if settlements or fetch:
+            self._take(self._settler.turn(self._orders.process, settlements, fetch), fetch)
+
+    def repeat(self) -> None:
+        """Make the unanswered call again."""
+        self._take(self._settler.repeat())
+
+    def _take(self, turn: Turn, fetch: Fetch | None = None) -> None:
+        """Take in the answer of a call."""
+        holdings = self._holdings
+        holdings.forget(turn.settled)
+        if self.backoff.attempts:
+            self.backoff.reset()
+            logger.warning("Connected to %s again", self._broker.url)
+        if turn.fenced:
+            self._rename()
+            return
+        fetched = turn.fetched
+        if fetched is None:
+            return
+        self._orders.known = True
+        self._runner.now_ms = fetched.now_ms
+        if not self._orders.stopping:
+            # before anything of this answer starts; if it cannot be read, what was leased goes back (see Holdings.compare)
+            self._intake.hear(fetched.revocations)
+        count = self._intake.accept(fetched)
+        self.more = count > 0 and (fetch is None or count >= fetch.n)
+        # what was passed over because of a last chance that the same call settled may be taken now
+        passed_over = fetch is not None and fetch.no_last_chance and not holdings.last_chances
+        if count == 0 and fetch is not None and fetch.idle and not passed_over:
+            self._idleness.begin(fetched.next_due_ms, fetched.now_ms)
+            self._feeder.rest()
+        else:
+            self._idleness.end()
+
+    def _rename(self) -> None:
+        """Take a new name after the lease was taken away: start nothing held, settle what runs under the old name."""
+        orders = self._orders
+        old, orders.process = orders.process, ""
+        logger.warning("The lease of %s was taken away; taking a new name", old)
+        self._holdings.fenced(old)
+        self._idleness.idle = False
+        if orders.known:
+            self._renaming.reset()
+        else:
+            # the supervisor does not reach the broker: its lease could not be entered
+            orders.pause(self._renaming.next_s())
+        self._link.send({"fenced": old})
+        orders.await_name(self._lease_s)
+
+    def recover(self, exc: OperationalError) -> None:
+        """Drop every connection and wait before the next attempt; what runs goes on running."""
+        attempt = self.backoff.attempts
+        delay_s = self.backoff.next_s()
+        if attempt == 0 or attempt % 10 == 9:
+            first_line = (str(exc).splitlines() or [type(exc).__name__])[0]
+            logger.warning("Connection to the broker lost: %s. Trying again (running tasks go on)", first_line)
+        self._idleness.close()
+        self.lost_connection = True
+        self._orders.pause(delay_s)
+
+    def compare_leases(self) -> None:
+        """After a reconnect, bring both sides' view of the leases together."""
+        self._holdings.compare(self._broker, self._orders.process)
+        self.lost_connection = False
