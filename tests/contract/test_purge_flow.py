@@ -83,6 +83,17 @@ def test_plain_messages_between_members_are_dropped(broker: Broker, publish: Pub
     assert state(transport.backend().get(["member 0"])[0]) == "REVOKED"
 
 
+@pytest.mark.parametrize("what", [{"join": [1]}, {"chain": 5}, {"chain": [b"\xc1"]}])
+def test_a_flow_that_nobody_can_read_keeps_no_queue_from_being_purged(
+    broker: Broker, transport: Transport, what: dict[str, Any]
+) -> None:
+    broker.publish("p", 1, [Publication("q", message("odd", **what)), Publication("q", message("even"))])
+    inspector = transport.inspector()
+    assert inspector.purge("q") == 2
+    assert inspector.depth("q") == {"ready": 0, "delayed": 0, "leased": 0, "dead": 0}
+    assert [state(stored) for stored in transport.backend().get(["odd", "even"])] == ["REVOKED"] * 2
+
+
 def test_a_purge_leaves_what_runs_and_what_it_brought_about(broker: Broker, worker: Worker, transport: Transport) -> None:
     broker.publish("p", 1, [member("j", i, "q") for i in range(3)], [Opening("j", 3, publication("body", level=9))])
     (running,) = worker.fetch(1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fastq import _core, flow, states
+from fastq import _core, ending
 from fastq.exceptions import FastQError
-from fastq.records import DeadLetter, Effects, Swept
+from fastq.records import DeadLetter, Swept
 from fastq.transports.base import TransportOptions
 from fastq.transports.memory import revocations
 from fastq.transports.memory.baton import pass_baton
@@ -61,9 +61,7 @@ class MemoryInspector:
     def _end(self, messages: Iterable[bytes]) -> None:
         """End steps of workflows as REVOKED, for what was to come after them; plain messages just go."""
         now_ms = self._store.now_ms()
-        record = _core.encode_result(states.REVOKED, "application/x-msgpack", b"", None, now_ms, None)
-        caused: list[Effects] = []
-        told: list[tuple[str, str, bytes]] = []
+        ends: list[ending.End] = []
         for message in messages:
             if FLOW not in message:
                 continue
@@ -74,18 +72,10 @@ class MemoryInspector:
             except FastQError:
                 # No envelope: nobody waits for it.
                 continue
-            if not d.ignore_result:
-                told.append((d.inbox, d.id, record))
-            try:
-                some = flow.failed(d, record, now_ms, errbacks=False)
-            except (FastQError, AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
-                # Whatever was written there, it is no flow: a queue with such a message must be purged all the same.
-                continue
-            if some is not None:
-                caused.append(some)
-                told += [(result.inbox, result.id, result.record) for result in some.results]
+            ends.append(ending.revoked(d, now_ms))
+        told = [(result.inbox, result.id, result.record) for end in ends for result in end.results()]
         self._store.write(told, self._options.result_expires_s)
-        pass_baton(self._store, carry_out(self._store, caused, now_ms))
+        pass_baton(self._store, carry_out(self._store, [end.effects for end in ends if end.effects is not None], now_ms))
 
     def revoke_waiting(self, queue: str, ids: Iterable[str], *, results: bool = True, most: int = 100_000) -> Swept:
         expires_s = self._options.result_expires_s

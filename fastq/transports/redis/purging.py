@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from fastq import flow
-from fastq._core import DONE, Delivery, Registry, Settlement, deliveries, encode_result
+from fastq import ending
+from fastq._core import DONE, Delivery, Registry, Settlement, deliveries
 from fastq.exceptions import OperationalError
 from fastq.records import Lease
-from fastq.states import REVOKED
 from fastq.transports.redis.broker import RedisBroker
 from fastq.transports.redis.connection import Connection
 from fastq.transports.redis.keys import LEVELS, Keys
@@ -92,10 +91,10 @@ class Purge:
     def _settlement(self, d: Delivery, now_ms: int) -> Settlement:
         settlement = Settlement(self._queue, d.tag, d.id, DONE)
         if not d.error and d.flow is not None:
-            record = encode_result(REVOKED, "application/x-msgpack", b"", None, now_ms, None)
-            settlement.effects = flow.failed(d, record, now_ms, errbacks=False)
-            if not d.ignore_result:
-                settlement.result, settlement.inbox = record, d.inbox
+            end = ending.revoked(d, now_ms)
+            settlement.effects = end.effects
+            if end.stored is not None:
+                settlement.result, settlement.inbox = end.stored.record, end.stored.inbox
         return settlement
 
     def _leave(self) -> None:

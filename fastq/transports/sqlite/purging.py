@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fastq import _core, flow, states
+from fastq import _core, ending
 from fastq.exceptions import FastQError
-from fastq.records import Effects
 from fastq.transports.sqlite import effects, places
 from fastq.transports.sqlite.results import Results
 from fastq.transports.sqlite.schema import PLACE_BITS, bounds
@@ -105,20 +104,9 @@ def _end(sql: sqlite3.Connection, purged: Sequence[_core.Delivery], now_ms: int,
     """End steps as REVOKED; return the queues that have new messages, and the results stored."""
     if not purged:
         return [], []
-    record = _core.encode_result(states.REVOKED, "application/x-msgpack", b"", None, now_ms, None)
-    caused: list[Effects] = []
-    stored: list[Told] = []
-    for d in purged:
-        if not d.ignore_result:
-            stored.append((d.inbox, d.id, record))
-        try:
-            some = flow.failed(d, record, now_ms, errbacks=False)
-        except (FastQError, AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
-            # Whatever was written there, it is no flow: a queue with such a message must be purged all the same.
-            continue
-        if some is not None:
-            caused.append(some)
-            stored += [(result.inbox, result.id, result.record) for result in some.results]
+    ends = [ending.revoked(d, now_ms) for d in purged]
+    stored = [(result.inbox, result.id, result.record) for end in ends for result in end.results()]
     if stored:
         results.write(sql, [(id, record) for _, id, record in stored], now_ms)
+    caused = [end.effects for end in ends if end.effects is not None]
     return effects.carry_out(sql, caused, now_ms, partial(places.queue_no, sql)), stored
