@@ -82,7 +82,7 @@ fuzz: build
 	$(PY) -m tests.fuzz_decoders --inputs $(INPUTS)
 
 docs: build
-	$(PY) -c 'from fastq.settings_page import settings_markdown as page; print(page(), end="")' > docs/settings.md
+	$(PY) -c 'from fastq.settings.page import settings_markdown as page; print(page(), end="")' > docs/settings.md
 
 clean:
 	rm -rf build dist *.egg-info fastq/_core.c fastq/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -8,7 +8,7 @@ A value is looked up in this order; the first place that has it wins:
     environment             ``FASTQ_<SETTING>``, then the Celery names listed in the table
     config object           ``app.config_from_object(...)``, else the module named by FASTQ_CONFIG_MODULE or CELERY_CONFIG_MODULE
     added defaults          ``app.add_defaults(...)``, the latest first
-    default                 the table (``fastq.settings_table``)
+    default                 the table (``fastq.settings.table``)
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from types import ModuleType
 from typing import Any
 
 from fastq.exceptions import ImproperlyConfigured
-from fastq.kinds import TEXT, Setting
-from fastq.masking import censor, mask_url
-from fastq.settings_table import SETTINGS, find, suggest
-from fastq.sources import MISSING, Layer, SettingWarning, import_object, parse_arguments, read, values_of, warn_if_close
+from fastq.settings.kinds import TEXT, Setting
+from fastq.settings.masking import censor, mask_url
+from fastq.settings.sources import MISSING, Layer, SettingWarning, import_object, parse_arguments, read, values_of, warn_if_close
+from fastq.settings.table import SETTINGS, find, suggest
 
 __all__ = ["SETTINGS", "Setting", "SettingWarning", "Settings", "mask_url", "suggest"]
 
@@ -206,7 +206,7 @@ class Settings(MutableMapping[str, Any]):
         """Return the value where one setting has a say in another, else as it is, or the default."""
         name = row.name
         if name in _TLS and isinstance(value, str) and (tls := self[_TLS[name]]):
-            from fastq.tls import secured  # lazy: only where TLS is asked for
+            from fastq.settings.tls import secured  # lazy: only where TLS is asked for
 
             return secured(value, tls, _TLS[name])
         if name == "broker_connection_retry_on_startup" and value is None:

@@ -70,7 +70,7 @@ def _as_sent(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any], call: M
     content_type, written = body(plan, args, dict(kwargs))
     args, kwargs = plan.app.serializers.loads(content_type, written)
     assert plan.task is not None
-    return _Run(plan.task, list(args), dict(kwargs), plan.raw, call, throw=None)
+    return _Run(plan.task, list(args), dict(kwargs), plan.raw, call, throw=call.get("throw"))
 
 
 # --- task.apply() ---

@@ -65,7 +65,7 @@ class EagerResult(AsyncResult[R]):
         """Return what the task returned; raise what it raised (``propagate``). None where it has not ended (RETRY, Ignore)."""
         if self.state not in states.READY_STATES:
             return None  # type: ignore[return-value]
-        return self._outcome(propagate, callback)
+        return self._outcome(propagate, callback, follow_parents)
 
     wait = get
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from fastq import states
+from fastq.exceptions import ChordError
+
 if TYPE_CHECKING:
     from fastq.app import FastQ
     from fastq.result import AsyncResult, Meta
     from fastq.result_tree import DependencyGraph
     from fastq.results import GroupResult
 
-__all__ = ["Kin"]
+__all__ = ["Kin", "listed"]
 
 
 class Kin:
@@ -27,6 +30,7 @@ class Kin:
         @property
         def app(self) -> FastQ: ...
         def _look(self) -> Meta | None: ...
+        def _decoded(self) -> Any: ...
 
     @property
     def children(self) -> list[AsyncResult[Any] | GroupResult[Any]] | None:
@@ -43,6 +47,22 @@ class Kin:
         from fastq.result_tree import result_from_tuple  # lazy: it imports this module
 
         return [result_from_tuple(child, self.app) for child in told]
+
+    def header_failure(self, error: BaseException) -> BaseException | None:
+        """Return what the task that a ChordError names has raised; None if it is not among the parents, or has no result.
+
+        A read of one result; never waits. The error of a chord within a header is followed to its own header.
+        """
+        named = _named(self, str(error))
+        if named is None or named.ignored:
+            return None
+        meta = named._look()
+        if meta is None or meta[0] not in states.PROPAGATE_STATES:
+            return None
+        found = named._decoded()
+        if isinstance(found, ChordError):
+            return named.header_failure(found) or found
+        return found if isinstance(found, BaseException) else None
 
     def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Any, Any]]:
         """Yield (parent, result) for this result and everything below it, the nearest first.
@@ -79,6 +99,28 @@ class Kin:
         """Return ``((id, parent's tuple or None), None)``: what ``result_from_tuple`` takes."""
         return (self.id, None if self.parent is None else self.parent.as_tuple()), None
 
+    def __json__(self) -> Any:
+        """Say how it is written where a task returns it: as its tuple, of lists, which every serializer gives back the same."""
+        return listed(self.as_tuple())
+
     def as_list(self) -> list[str]:
         """Return the ids of this result and its parents."""
         return [self.id, *(self.parent.as_list() if self.parent is not None else ())]
+
+
+def listed(value: Any) -> Any:
+    """Return nested tuples as nested lists."""
+    return [listed(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _named(result: Any, text: str) -> Any:
+    """Return the member of a header above ``result`` that the text of a ChordError names: the last of a chain, or one before it."""
+    above = result.parent
+    while above is not None:
+        for step in getattr(above, "results", ()):
+            while step is not None:
+                if f"Dependency {step.id} raised" in text:
+                    return step
+                step = step.parent
+        above = above.parent
+    return None

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fastq import _core, states
-from fastq.blocking import allow_join_result, assert_will_not_block, denied_join_result
-from fastq.exceptions import TaskRevokedError, TimeoutError
+from fastq.exceptions import ChordError, TaskRevokedError, TimeoutError
 from fastq.kin import Kin
 from fastq.remote import decode_failure, stand_in_for
+from fastq.waiting.blocking import allow_join_result, assert_will_not_block, denied_join_result
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
@@ -165,8 +165,8 @@ class AsyncResult(Kin, Generic[R]):
         seconds while waiting; ``on_message(meta)`` with what ``backend.get_task_meta`` gives, whenever another state is seen at
         such an interval, and at the end.
 
-        ``no_ack`` and ``follow_parents`` are Celery's: the first means nothing here, the second is always so (the failure of a task
-        in a chain is the result of all that were to come after it).
+        Where a chord's header has failed, the ChordError of its body says so; with ``follow_parents``, and if the header's results
+        are at hand as ``parent``, what the task of the header has raised is raised instead. ``no_ack`` is Celery's and means nothing.
         """
         if self.ignored:
             return None  # type: ignore[return-value]
@@ -176,7 +176,7 @@ class AsyncResult(Kin, Generic[R]):
             if on_interval is None and on_message is None:
                 self.backend.waiter.wait((self,), timeout)
             else:
-                from fastq.arrivals import arrivals  # lazy: most waits need no more than the lines above
+                from fastq.waiting.arrivals import arrivals  # lazy: most waits need no more than the lines above
 
                 for _ in arrivals((self,), timeout, interval, on_interval, on_message):
                     pass
@@ -184,7 +184,7 @@ class AsyncResult(Kin, Generic[R]):
                 raise TimeoutError
         elif on_message is not None:
             on_message(self.known_meta())
-        return self._outcome(propagate, callback)
+        return self._outcome(propagate, callback, follow_parents)
 
     wait = get
 
@@ -205,11 +205,20 @@ class AsyncResult(Kin, Generic[R]):
             await self.backend.waiter.await_((self,), timeout)
             if not self.arrived():
                 raise TimeoutError
-        return self._outcome(propagate, callback)
+        if propagate and self.parent is not None and isinstance(self._decoded(), ChordError):
+            import asyncio  # lazy: only where an event loop runs already
 
-    def _outcome(self, propagate: bool, callback: Callable[[str, Any], object] | None) -> R:
+            # reads from the backend, which an event loop must not do itself; what it finds stays with the parents
+            await asyncio.to_thread(self.header_failure, self._decoded())
+        return self._outcome(propagate, callback, True)
+
+    def _outcome(
+        self, propagate: bool, callback: Callable[[str, Any], object] | None, follow_parents: bool = False
+    ) -> R:
         value = self._decoded()
         if propagate:
+            if follow_parents and isinstance(value, ChordError):
+                value = self.header_failure(value) or value
             self._raise(value)
         if callback is not None:
             callback(self.id, value)
@@ -335,7 +344,7 @@ class AsyncResult(Kin, Generic[R]):
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], object] | None = None) -> Any:
         """Raise if the task has failed, else return what there is; never waits."""
         self._look()
-        return self._outcome(propagate, callback)
+        return self._outcome(propagate, callback, True)
 
     maybe_reraise = maybe_throw
 

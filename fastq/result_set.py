@@ -9,10 +9,10 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from fastq import states
-from fastq.arrivals import arrivals
-from fastq.blocking import assert_will_not_block
 from fastq.exceptions import TimeoutError
 from fastq.result import AsyncResult
+from fastq.waiting.arrivals import arrivals
+from fastq.waiting.blocking import assert_will_not_block
 
 if TYPE_CHECKING:
     from fastq.app import FastQ

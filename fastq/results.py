@@ -70,6 +70,10 @@ class GroupResult(ResultSet[R]):
         above = None if self.parent is None else self.parent.as_tuple()
         return (self.id, above), [result.as_tuple() for result in self.results]
 
+    def __json__(self) -> Any:
+        """Say how it is written where a task returns it: as its tuple, of lists."""
+        return listed(self.as_tuple())
+
     def as_list(self) -> list[str]:
         """Return the ids of the group, its members and their parents."""
         return [str(self.id), *(id for result in self.results for id in result.as_list())]

@@ -12,8 +12,8 @@ from typing import Any
 
 from fastq.exceptions import ImproperlyConfigured
 from fastq.queues import Exchange, Queue, copy_queue, matches, queue_of, worker_direct
-from fastq.settings_table import suggest
-from fastq.sources import import_object
+from fastq.settings.sources import import_object
+from fastq.settings.table import suggest
 
 __all__ = ["MapRoute", "Router"]
 

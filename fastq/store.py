@@ -12,7 +12,7 @@ from fastq import _core, states
 from fastq.exceptions import ImproperlyConfigured
 from fastq.records import StoredResult
 from fastq.remote import encode_exception
-from fastq.waiter import Waiter
+from fastq.waiting.waiter import Waiter
 
 if TYPE_CHECKING:
     from fastq.app import FastQ

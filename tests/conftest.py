@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from fastq import shared, signals
 from tests.servers import redis_server, redis_url
 
-__all__ = ["clean_environment", "redis_server", "redis_url"]
+__all__ = ["clean_environment", "own_receivers", "own_shared_tasks", "redis_server", "redis_url"]
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +17,22 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of the shell that runs the tests out of them."""
     for name in ("FASTQ_APP", "FASTQ_BROKER_URL", "FASTQ_RESULT_BACKEND", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def own_shared_tasks() -> Iterator[None]:
+    """Forget the shared tasks that a test declares: they belong to every application, also to those of later tests."""
+    before = list(shared._constructors)
+    yield
+    shared._constructors[:] = before
+
+
+@pytest.fixture(autouse=True)
+def own_receivers() -> Iterator[None]:
+    """Disconnect what a test, or what it has imported, has connected to signals."""
+    before = {signal: signal.receivers for signal in signals.all_signals().values()}
+    yield
+    if any(signal.receivers != receivers for signal, receivers in before.items()):
+        for signal, receivers in before.items():
+            signal.receivers = receivers
+        signals._notify()

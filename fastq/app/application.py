@@ -18,7 +18,7 @@ from fastq.app.registry import NOT_FINALIZED, Tasks
 from fastq.app.sending import Sending
 from fastq.config import SETTINGS, Settings, SettingWarning
 from fastq.fixups import of_environment
-from fastq.settings_table import suggest
+from fastq.settings.table import suggest
 
 if TYPE_CHECKING:
     from fastq.task import Task

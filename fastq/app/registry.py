@@ -13,7 +13,7 @@ from fastq.app.annotations import annotate
 from fastq.app.names import main_name, named, origin
 from fastq.exceptions import DuplicateTaskNameWarning, NotRegistered
 from fastq.running import entered
-from fastq.settings_table import suggest
+from fastq.settings.table import suggest
 from fastq.task import CoroutineTask, Task
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import TYPE_CHECKING
 
-from fastq.masking import mask_url
+from fastq.settings.masking import mask_url
 
 if TYPE_CHECKING:
     from fastq.app.application import FastQ

@@ -25,6 +25,7 @@
 | ``reply_to``, ``app_id``, ``argsrepr``, ``kwargsrepr``, ``origin`` | carried, and shown by ``self.request`` |
 | ``result_cls`` | made instead of AsyncResult: ``result_cls(task_id, app=app)`` |
 | ``router`` | an object with ``route`` used instead of the application's |
+| ``throw`` | where it runs here at once (``task_always_eager``): raise what the task raises |
 
 Accepted and without meaning, because what they ask for holds always or has nothing to act on: ``connection``, ``producer``,
 ``publisher`` (the application's own connection is shared by all), ``declare`` (queues exist when they are used), ``mandatory``,
@@ -80,6 +81,7 @@ class ManyOptions(TypedDict, total=False):
     kwargsrepr: str | None
     origin: str | None
     router: Any
+    throw: bool | None
     connection: Any
     producer: Any
     publisher: Any

@@ -156,11 +156,18 @@ def members(tasks: Any, app: FastQ | None = None) -> list[Signature[Any]]:
         return tasks.tasks if isinstance(tasks, group) and not tasks.options else [tasks]
     if isinstance(tasks, str | bytes) or not isinstance(tasks, Iterable):
         raise TypeError(f"a group is made of signatures, such as task.s(...), not of {type(tasks).__name__}: {tasks!r}")
-    found = [task if isinstance(task, Signature) else maybe_signature(task, app=app) for task in tasks]
+    found = [task if isinstance(task, Signature) else _member(task, app) for task in tasks]
     for task in found:
         if not isinstance(task, Signature):
             raise TypeError(f"a group is made of signatures, such as task.s(...), not of {type(task).__name__}: {task!r}")
     return found
+
+
+def _member(task: Any, app: FastQ | None) -> Any:
+    """Return the signature of a dict, or of a task that was given without arguments; anything else as it is."""
+    if callable(getattr(task, "si", None)):
+        return task.s()
+    return maybe_signature(task, app=app)
 
 
 def flattened(tasks: Iterable[Signature[Any]]) -> list[Signature[Any]]:

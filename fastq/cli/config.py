@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fastq.cli.context import Settings, app_options, load_app
 from fastq.exceptions import ImproperlyConfigured
-from fastq.settings_table import SETTINGS, aliases, group_of, suggest
+from fastq.settings.table import SETTINGS, aliases, group_of, suggest
 
 __all__ = ["command"]
 

@@ -12,8 +12,8 @@ import click
 
 from fastq.cli.context import Settings
 from fastq.exceptions import ImproperlyConfigured
-from fastq.settings_table import SETTINGS
-from fastq.settings_upgrade import Change, upgrade
+from fastq.settings.table import SETTINGS
+from fastq.settings.upgrade import Change, upgrade
 
 __all__ = ["command"]
 

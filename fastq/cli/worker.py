@@ -12,7 +12,7 @@ import click
 
 from fastq.cli.context import Settings, app_options
 from fastq.cli.types import Names, PoolName, Slots
-from fastq.sources import parse_arguments
+from fastq.settings.sources import parse_arguments
 from fastq.worker.options import WorkerOptions
 
 __all__ = ["command"]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from fastq.exceptions import ImproperlyConfigured
+
 if TYPE_CHECKING:
     from fastq.app import FastQ
 
@@ -112,8 +114,11 @@ class Options:
 
     def on_replace(self, sig: Any) -> Any:
         """Be called by ``replace`` with the signature that goes on; an override ends with ``return super().on_replace(sig)``."""
-        from fastq.retries import Replaced  # lazy: only where a task is replaced
+        from fastq.canvas import chain  # lazy: only where a task is replaced
+        from fastq.retries import Replaced  # lazy: as above
 
+        if isinstance(sig, chain) and not sig.tasks:
+            raise ImproperlyConfigured("Cannot replace with an empty chain: nothing would go on under this task's id")
         raise Replaced(sig)
 
     @classmethod

@@ -260,7 +260,7 @@ def test_a_failing_member_fails_the_body_and_its_errbacks_are_called_once(site: 
     body = t.mark.s(name).on_error(t.told_new.s()).on_error(t.told_old.s())
     result = chord([t.add.s(1, 1), t.broken.s(name), t.broken.s(name)], body)()
     with pytest.raises(ChordError, match=r"Dependency \S+ raised ValueError\('broken'\)"):
-        result.get(timeout=30)
+        result.get(timeout=30, follow_parents=False)
     await_runs(site, "told_new", [result.id, "ChordError"])
     await_runs(site, "told_old", [result.id])
     assert result.parent.results[0].get(timeout=30) == 2, "the others keep their results"
@@ -282,7 +282,7 @@ def test_an_inner_chord_that_fails_fails_the_outer_one(site: Site) -> None:
     inner = chord([t.broken.s(name), t.add.s(1)], t.total.s())
     result = chord([inner, t.add.s(1)], t.total.s().on_error(t.told_old.s()))()
     with pytest.raises(ChordError, match=r"raised ChordError\("):
-        result.get(timeout=30)
+        result.get(timeout=30, follow_parents=False)
     await_runs(site, "told_old", [result.id])
 
 
@@ -291,14 +291,14 @@ def test_a_chain_behind_a_failed_chord_ends_the_same(site: Site) -> None:
     result = chain(group(t.broken.s(name), t.add.s(1)), t.total.s(), t.add.s(1), t.mark.s(name)).apply_async()
     for step in (result, result.parent, result.parent.parent):
         with pytest.raises(ChordError):
-            step.get(timeout=30)
+            step.get(timeout=30, follow_parents=False)
 
 
 def test_members_that_expired_fail_the_body(site: Site) -> None:
     t = site.module
     result = chord([t.add.s(1), t.add.s(2).set(expires=0.001, countdown=0.1)], t.total.s())()
     with pytest.raises(ChordError, match="TaskRevokedError"):
-        result.get(timeout=30)
+        result.get(timeout=30, follow_parents=False)
 
 
 # --- links ---
@@ -440,7 +440,7 @@ def test_a_workflow_needs_no_results_where_the_broker_is(broker: str, backend: s
         if backend != "none":
             assert result.get(timeout=30) == 463
             with pytest.raises(ChordError):
-                failing.get(timeout=30)
+                failing.get(timeout=30, follow_parents=False)
         assert worker.terminate() == 0, worker.log
 
 

@@ -61,6 +61,7 @@ def test_the_banner_shows_how_queues_are_bound(tmp_path: Path) -> None:
 .> default      exchange=default(direct) key=default
 .> feed         exchange=tasks(topic) key=feed.#
 .> mail         exchange=mail(direct) key=mail
+.> news         exchange=news(fanout) key=news
 .> news.w1@h    exchange=news(fanout) key=news
 """
         in text

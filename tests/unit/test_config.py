@@ -15,7 +15,7 @@ import pytest
 
 from fastq.config import SETTINGS, Settings, SettingWarning, mask_url
 from fastq.exceptions import ImproperlyConfigured
-from fastq.settings_page import settings_markdown
+from fastq.settings.page import settings_markdown
 
 
 def settings(environ: dict[str, str] | None = None, **keywords: Any) -> Settings:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastq.settings_page import settings_markdown
-from fastq.settings_table import SETTINGS
+from fastq.settings.page import settings_markdown
+from fastq.settings.table import SETTINGS
 from fastq.signals import all_signals
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def test_the_map_names_files_that_exist() -> None:
 
 def test_the_settings_page_is_what_the_table_says() -> None:
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert page == settings_markdown(), "docs/settings.md is older than fastq/settings_table.py: run make docs"
+    assert page == settings_markdown(), "docs/settings.md is older than fastq/settings/table.py: run make docs"
 
 
 def test_every_page_is_linked_from_the_readme() -> None:

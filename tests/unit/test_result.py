@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from fastq import FastQ, ResultSet, Task, _core, mailroom
+from fastq import FastQ, ResultSet, Task, _core
 from fastq.exceptions import EncodeError, ImproperlyConfigured, OperationalError, RemoteError, TimeoutError
 from fastq.records import Publication
 from fastq.remote import RemoteTraceback
 from fastq.result import allow_join_result, denied_join_result
 from fastq.running import current
 from fastq.transports import memory, open_inspector
+from fastq.waiting import mailroom
 from tests.servers import RedisServer
 from tests.unit.app_worker import worker
 

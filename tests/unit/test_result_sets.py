@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from fastq import FastQ, ResultSet, mailroom
+from fastq import FastQ, ResultSet
 from fastq.exceptions import TimeoutError
 from fastq.result import AsyncResult, EagerResult, GroupResult
 from fastq.transports import memory
+from fastq.waiting import mailroom
 from tests.unit.result_rig import sent, store
 
 
@@ -236,7 +237,7 @@ def test_on_interval_and_on_message_are_called_while_waiting(app: FastQ) -> None
 
 
 def test_waiting_inside_a_task_is_refused(app: FastQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastq import blocking
+    from fastq.waiting import blocking
 
     class Running:
         @staticmethod

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from fastq import FastQ, ResultSet, mailroom
+from fastq import FastQ, ResultSet
 from fastq.exceptions import TimeoutError
 from fastq.transports import memory
+from fastq.waiting import mailroom
 from tests.unit.result_rig import sent, store
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from fastq import _core, mailroom, waiter
+from fastq import _core
 from fastq.exceptions import OperationalError
-from fastq.waiter import Waiter
+from fastq.waiting import mailroom, waiter
+from fastq.waiting.waiter import Waiter
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fastq.settings_table import SETTINGS, aliases
+from fastq.settings.table import SETTINGS, aliases
 
 __all__ = ["Change", "upgrade"]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from fastq.kinds import Setting
-from fastq.settings_table import GROUPS, SETTINGS, group_of
+from fastq.settings.kinds import Setting
+from fastq.settings.table import GROUPS, SETTINGS, group_of
 
 __all__ = ["settings_markdown"]
 
 _HEAD = """\
 # Settings
 
-Generated from `fastq/settings_table.py`. A value is looked up in this order; the first place that has it wins:
+Generated from `fastq/settings/table.py`. A value is looked up in this order; the first place that has it wins:
 
 1. options of the command line,
 2. `app.conf` (assignments, `app.conf.update(...)`),

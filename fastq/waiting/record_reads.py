@@ -10,7 +10,7 @@ from fastq.exceptions import OperationalError
 
 __all__ = ["READ_BATCH", "Records"]
 
-logger = logging.getLogger("fastq.waiter")
+logger = logging.getLogger("fastq.waiting.waiter")
 
 #: records read in one call
 READ_BATCH = 1_000

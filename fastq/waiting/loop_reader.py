@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from fastq.exceptions import OperationalError
 
 if TYPE_CHECKING:
-    from fastq.mailroom import Mailroom
+    from fastq.waiting.mailroom import Mailroom
 
 __all__ = ["LoopReader"]
 
-logger = logging.getLogger("fastq.waiter")
+logger = logging.getLogger("fastq.waiting.waiter")
 
 #: how soon the reader thread sees that it is no longer needed
 READER_STEP_S = 1.0

@@ -13,8 +13,8 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastq.mailroom import Mailroom
-from fastq.tickets import Awaited, Ticket, Watched, sort_out
+from fastq.waiting.mailroom import Mailroom
+from fastq.waiting.tickets import Awaited, Ticket, Watched, sort_out
 
 if TYPE_CHECKING:
     from fastq.transports.base import Inbox

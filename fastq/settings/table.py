@@ -1,6 +1,6 @@
 """The ONE table of settings: name, kind, default, meaning, option, older names.
 
-What Celery has and fastq takes without using it is in ``settings_accepted``; both make up ``SETTINGS``.
+What Celery has and fastq takes without using it is in ``settings.accepted``; both make up ``SETTINGS``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from fastq.kinds import (
+from fastq.settings.accepted import ACCEPTED
+from fastq.settings.kinds import (
     ANNOTATIONS,
     BOOLEAN,
     COUNT,
@@ -35,7 +36,6 @@ from fastq.kinds import (
     Setting,
     one_of,
 )
-from fastq.settings_accepted import ACCEPTED
 
 __all__ = ["GROUPS", "SETTINGS", "aliases", "find", "group_of", "suggest"]
 

@@ -23,16 +23,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from fastq.exceptions import OperationalError
-from fastq.loop_reader import READER_STEP_S, LoopReader
-from fastq.record_reads import READ_BATCH, Records
-from fastq.tickets import Awaited, Ticket, Watched
+from fastq.waiting.loop_reader import READER_STEP_S, LoopReader
+from fastq.waiting.record_reads import READ_BATCH, Records
+from fastq.waiting.tickets import Awaited, Ticket, Watched
 
 if TYPE_CHECKING:
     from fastq.transports.base import Inbox
 
 __all__ = ["Mailroom"]
 
-logger = logging.getLogger("fastq.waiter")
+logger = logging.getLogger("fastq.waiting.waiter")
 
 #: the slow poll behind the inbox
 POLL_FIRST_S, POLL_MOST_S = 1.0, 30.0

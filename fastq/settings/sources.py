@@ -11,9 +11,9 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from fastq.exceptions import ImproperlyConfigured
-from fastq.kinds import ANY, Setting
-from fastq.masking import censor
-from fastq.settings_table import SETTINGS, aliases, find, suggest
+from fastq.settings.kinds import ANY, Setting
+from fastq.settings.masking import censor
+from fastq.settings.table import SETTINGS, aliases, find, suggest
 
 __all__ = ["MISSING", "Layer", "SettingWarning", "import_object", "parse_arguments", "read", "values_of", "warn_if_close"]
 

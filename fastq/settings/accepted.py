@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastq.kinds import ANY, Setting
+from fastq.settings.kinds import ANY, Setting
 
 __all__ = ["ACCEPTED"]
 
