@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fastq.kin import listed
 from fastq.result import AsyncResult
 from fastq.result_set import ResultSet
 
