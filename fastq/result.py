@@ -166,7 +166,8 @@ class AsyncResult(Kin, Generic[R]):
         such an interval, and at the end.
 
         Where a chord's header has failed, the ChordError of its body says so; with ``follow_parents``, and if the header's results
-        are at hand as ``parent``, what the task of the header has raised is raised instead. ``no_ack`` is Celery's and means nothing.
+        are at hand as ``parent``, what the task of the header has raised is raised instead. ``no_ack`` is Celery's and means
+        nothing.
         """
         if self.ignored:
             return None  # type: ignore[return-value]
@@ -212,9 +213,7 @@ class AsyncResult(Kin, Generic[R]):
             await asyncio.to_thread(self.header_failure, self._decoded())
         return self._outcome(propagate, callback, True)
 
-    def _outcome(
-        self, propagate: bool, callback: Callable[[str, Any], object] | None, follow_parents: bool = False
-    ) -> R:
+    def _outcome(self, propagate: bool, callback: Callable[[str, Any], object] | None, follow_parents: bool = False) -> R:
         value = self._decoded()
         if propagate:
             if follow_parents and isinstance(value, ChordError):

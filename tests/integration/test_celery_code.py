@@ -58,7 +58,8 @@ def test_a_result_that_a_task_returns_arrives_as_its_tuple(app: FastQ, kind: str
     result: Any = result_from_tuple(told, app)
     assert isinstance(result, AsyncResult if kind == "chain" else GroupResult)
     assert result.get(timeout=DEADLINE_S) == (4 if kind == "chain" else [2, 4])
-    if kind == "chain":
+    if isinstance(result, AsyncResult):
+        assert isinstance(result.parent, AsyncResult)
         assert result.parent.get(timeout=DEADLINE_S) == 2
 
 
@@ -77,9 +78,10 @@ def test_the_result_of_a_chord_that_failed_is_the_error_of_its_body(app: FastQ) 
     fail, total = app.tasks["fail"], app.tasks["total"]
     result: Any = chord([fail.s()], total.s())()
     told = "Dependency " + result.parent[0].id + r" raised LookupError\('no'\)"
-    for apart in (lambda: result.get(timeout=DEADLINE_S, follow_parents=False), app.AsyncResult(result.id).get):
-        with pytest.raises(ChordError, match=told):
-            apart()
+    with pytest.raises(ChordError, match=told):
+        result.get(timeout=DEADLINE_S, follow_parents=False)
+    with pytest.raises(ChordError, match=told):
+        app.AsyncResult(result.id).get(timeout=DEADLINE_S)
     assert isinstance(result.result, ChordError) and isinstance(result.get(propagate=False), ChordError)
 
 
