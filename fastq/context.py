@@ -24,7 +24,8 @@ class Context:
     are signatures in the form of dicts, as Celery has them.
     """
 
-    task: Task[..., Any] | None
+    #: the task object; ``task`` is its name, as in Celery
+    _task: Task[..., Any] | None
     id: str | None
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
@@ -34,7 +35,7 @@ class Context:
 
     def __init__(self, task: Task[..., Any] | None = None, delivery: Delivery | None = None, **values: Any) -> None:
         put = self.__dict__
-        put["task"] = task
+        put["_task"] = task
         put["_delivery"] = delivery
         put.update(values)
 
@@ -67,7 +68,7 @@ class Context:
 
     def clear(self) -> None:
         """Forget attributes that were set; what the delivery says stays."""
-        kept = {key: self.__dict__.get(key) for key in ("task", "_delivery")}
+        kept = {key: self.__dict__.get(key) for key in ("_task", "_delivery")}
         self.__dict__.clear()
         self.__dict__.update(kept)
 
@@ -79,7 +80,7 @@ class Context:
             return None
         from fastq.result_tree import result_from_tuple  # lazy: only where code asks for them
 
-        return [result_from_tuple(child, self.task.app if self.task is not None else None) for child in found]
+        return [result_from_tuple(child, self._task.app if self._task is not None else None) for child in found]
 
     def as_execution_options(self) -> dict[str, Any]:
         """Return the options that ``apply_async`` sends the same call with again: it takes the place of this one in its canvas."""
@@ -116,7 +117,7 @@ _request: ContextVar[Context | None] = ContextVar("fastq_request", default=None)
 def request_of(task: Task[..., Any]) -> Context:
     """Return what is known about the call of a task that runs here; an empty one outside of a call."""
     called = directly_called.get()
-    if called is not None and called.task is task:
+    if called is not None and called._task is task:
         return called
     delivery = current.get()
     if delivery is None or delivery.name != task.name:
@@ -131,7 +132,7 @@ def request_of(task: Task[..., Any]) -> Context:
 def begin_request(task: Task[..., Any], delivery: Delivery) -> Context:
     """Make the request of a run that begins here; whoever asks for it in this run, in whatever context, gets this one."""
     made = Context.__new__(Context)
-    made.__dict__.update(task=task, _delivery=delivery)
+    made.__dict__.update(_task=task, _delivery=delivery)
     _request.set(made)
     return made
 
@@ -150,9 +151,9 @@ def _flow(context: Context, d: Delivery | None) -> Mapping[str, Any]:
 
 
 def _call(context: Context, d: Delivery | None) -> tuple[list[Any], dict[str, Any]]:
-    if d is None or context.task is None:
+    if d is None or context._task is None:
         return [], {}
-    args, kwargs = context.task.app.serializers.loads(d.content_type, d.body)
+    args, kwargs = context._task.app.serializers.loads(d.content_type, d.body)
     return list(args), dict(kwargs)
 
 
@@ -164,7 +165,7 @@ def _delivery_info(context: Context, d: Delivery | None) -> dict[str, Any]:
     if d is None:
         return {}
     level = context._level
-    if context.task is not None and context.task.app.conf.get("task_priority_order") == "celery":
+    if context._task is not None and context._task.app.conf.get("task_priority_order") == "celery":
         level = 9 - level
     return {
         "exchange": "",
@@ -179,7 +180,7 @@ def _nodes(key: str) -> _Read:
         found = context._flow.get(key)
         if not found:
             return None
-        app = context.task.app if context.task is not None else None
+        app = context._task.app if context._task is not None else None
         return [described(node, app) for node in found]
 
     return read
@@ -188,16 +189,16 @@ def _nodes(key: str) -> _Read:
 def _limit(index: int, attribute: str) -> _Read:
     def read(context: Context, d: Delivery | None) -> float | None:
         own = (context._flow.get("limits") or (None, None))[index]
-        if own is not None or d is None or context.task is None:
+        if own is not None or d is None or context._task is None:
             return own
-        option: float | None = getattr(context.task, attribute, None)
-        return option if option is not None else context.task.app.conf.get(f"task_{attribute}")
+        option: float | None = getattr(context._task, attribute, None)
+        return option if option is not None else context._task.app.conf.get(f"task_{attribute}")
 
     return read
 
 
 def _hostname(context: Context, d: Delivery | None) -> str | None:
-    return (context.task.app.hostname or None) if context.task is not None and (d is not None or context.is_eager) else None
+    return (context._task.app.hostname or None) if context._task is not None and (d is not None or context.is_eager) else None
 
 
 def _properties(context: Context, d: Delivery | None) -> dict[str, Any]:
@@ -220,6 +221,7 @@ _CONTEXT: dict[str, _Read] = {
     "id": lambda c, d: d.id if d else None,
     "task_id": lambda c, d: c.id,
     "correlation_id": lambda c, d: c.id,
+    "task": lambda c, d: d.name if d else c._task.name if c._task is not None else None,
     "_options": _options,
     "_flow": _flow,
     "_call": _call,

@@ -77,7 +77,7 @@ def parent() -> Parent | None:
     called = directly_called.get()
     if called is not None and called.is_eager:
         id = called.id or ""
-        return Parent(id, called.root_id or id, called._level, called.trail, _keeps_trail(called.task), eager=True)
+        return Parent(id, called.root_id or id, called._level, called.trail, _keeps_trail(called._task), eager=True)
     delivery = current.get()
     if delivery is None:
         return None

@@ -78,7 +78,7 @@ def get_current_task() -> Task[..., Any] | None:
     """Return the task that runs here, None outside of one."""
     called = directly_called.get()
     if called is not None:
-        return called.task
+        return called._task
     delivery = current.get()
     if delivery is None:
         return None

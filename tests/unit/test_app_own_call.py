@@ -30,6 +30,7 @@ def app() -> FastQ:
     @app.task(name="own.who", bind=True)
     def who(self: Any, depth: int) -> list[Any]:
         inner = self(depth - 1) if depth else []
+        assert self.request.task == "own.who"
         return [(self.request.id, self.request.called_directly, self.request.is_eager), *inner]
 
     return app
