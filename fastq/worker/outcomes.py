@@ -160,9 +160,10 @@ class Outcomes:
         """Settle a special run that has returned; what this raises fails the task."""
         run = self._runs.get(d)
         if run is not None and run.limited:
-            run.limited = False
             assert self._limits is not None
-            if (late := self._limits.end(d)) is not None:
+            late = self._limits.end(d)
+            run.limited = False  # not before: a strike in between would leave the limits of this run behind
+            if late is not None:
                 raise late
         entry = d.entry
         assert entry is not None
