@@ -53,6 +53,9 @@ LEAF, GROUP, CHORD, CHAIN = 1, 2, 3, 4
 #: how long a join is kept behind a body that failed for good, s: as long as its dead letter may be tried again
 KEEP_S = 7 * 86_400
 
+#: times in messages are below it, so that brokers can add them up exactly (the year 142,000)
+LATEST_MS = 1 << 52
+
 _packb = _core.packb
 _unpackb = _core.unpackb
 
@@ -120,12 +123,14 @@ def _read(node: object) -> tuple[int, list[Any]]:
     if kind == LEAF:
         timing: Any = fields[7]
         options: Any = fields[8]
-        if timing is not None and (len(timing) != 4 or not all(type(ms) is int for ms in timing)):
-            raise DecodeError(f"the timing of a workflow's node is not four integers: {timing!r:.80}")
+        if timing is not None and (len(timing) != 4 or not all(type(ms) is int and 0 <= ms < LATEST_MS for ms in timing)):
+            raise DecodeError(f"the timing of a workflow's node is not four times in ms: {timing!r:.80}")
         if options is not None and not isinstance(options.get("flow") or {}, dict):
             raise DecodeError("the flow of a workflow's node is not a map")
         if not 0 <= fields[3] <= 9:
             raise DecodeError(f"the priority of a workflow's node is {fields[3]}, expected 0 to 9")
+    if (kind == LEAF and not fields[2]) or (kind == CHORD and not fields[1]):
+        raise DecodeError("a workflow's node names no queue")
     if kind == CHAIN and not fields[0]:
         raise DecodeError("a chain of a workflow is empty")
     if kind == CHORD and _read(fields[3])[0] != LEAF:
@@ -142,14 +147,26 @@ def check(flow: Mapping[str, Any]) -> None:
         value = flow.get(key)
         if value is not None and not (isinstance(value, list) and len(value) == length and all(type(v) is str for v in value)):
             raise DecodeError(f"the flow's {key} is not {length} texts")
+        if value is not None and not value[-1]:
+            raise DecodeError(f"the flow's {key} names no queue")
     if not isinstance(flow.get("inbox", ""), str):
         raise DecodeError("the flow's inbox is not text")
+    limits = flow.get("limits")
+    if limits is not None and not (isinstance(limits, list) and len(limits) == 2 and all(map(_is_limit, limits))):
+        raise DecodeError("the flow's limits are not two numbers")
+    errback = flow.get("errback")
+    if errback is not None and not (isinstance(errback, list) and [type(part) for part in errback] == [str, bytes, bytes]):
+        raise DecodeError("the flow's errback is not an id, a record and a message")
     for pair in flow.get("args", ()):
         if not (isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is str and type(pair[1]) is bytes):
             raise DecodeError("an argument in the flow is not a content type and bytes")
     for key in ("chain", "links", "errbacks"):
         if not all(type(node) is bytes for node in flow.get(key, ())):
             raise DecodeError(f"a node among the flow's {key} is not bytes")
+
+
+def _is_limit(value: Any) -> bool:
+    return value is None or type(value) is int or type(value) is float
 
 
 def ids(node: bytes) -> Iterator[tuple[str, bool]]:
@@ -300,7 +317,7 @@ def follows(flow: Mapping[str, Any] | None) -> bool:
 
 
 def succeeded(d: _core.Delivery, value: Encoded, record: bytes, now_ms: int) -> Effects | None:
-    """Return what follows a task that has returned ``value``; ``record`` is its result record."""
+    """Return what follows a task that has returned ``value``; ``record`` is its result record. Its flow has passed ``check``."""
     flow = d.flow
     if flow is None:
         return None
@@ -327,11 +344,12 @@ def failed(
     """Return what follows a task that has ended in any other way; ``record`` is its result record, whether it is stored or not.
 
     What was to come after it cannot run: those tasks have the same end. A join hears of it; one whose body this is goes after
-    ``keep_s``.
+    ``keep_s``. DecodeError for a flow that ``check`` refuses.
     """
     flow = d.flow
     if flow is None:
         return None
+    check(flow)
     started = _Started()
     place = _after(d, now_ms)
     results: list[StoredResult] = []

@@ -347,12 +347,6 @@ class Plan:
         inbox = self.app.producer.name if self.inbox_wanted else None
         return _encode(task_id, self.name, content_type, written, now_ms, expires_at, retries, inbox, options)
 
-    #: names under which the canvas knows them
-    _message = message
-
-    def _body(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[str, bytes]:
-        return body(self, args, kwargs)
-
     def envelope_options(
         self,
         call: Mapping[str, Any],

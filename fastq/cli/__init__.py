@@ -74,6 +74,11 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
         ctx.exit()
 
 
+def _skip_checks(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:  # to be read where the application is imported, which is another process
+        os.environ["FASTQ_SKIP_CHECKS"] = "1"
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("-A", "--app", metavar="APP", help="The application: module, module:attribute or package. Also after the command.")
 @click.option("-b", "--broker", metavar="URL", help="Broker URL, instead of the application's.")
@@ -84,7 +89,13 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     help="The module with the settings (FASTQ_CONFIG_MODULE), where the application itself names none.",
 )
 @click.option("--loader", metavar="NAME", expose_value=False, help="Accepted for Celery's sake: there are no loaders.")
-@click.option("--skip-checks", is_flag=True, expose_value=False, help="Accepted for Celery's sake: no checks are run.")
+@click.option(
+    "--skip-checks",
+    is_flag=True,
+    expose_value=False,
+    callback=_skip_checks,
+    help="Start workers of a Django project without its system checks.",
+)
 @click.option("--workdir", metavar="DIR", type=click.Path(exists=True, file_okay=False), help="Change to this directory first.")
 @click.option("-C", "--no-color", is_flag=True, help="No colours in the output.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only what was asked for: no banner, no hints.")

@@ -165,9 +165,9 @@ class Failures:
 
     # --- refused by the gate ---
 
-    def undecodable(self, d: Delivery) -> Settlement:
-        record = self._record(EnvelopeError(d.error)) if d.id else None
-        return self._dead(d, UNDECODABLE, d.error, record)
+    def undecodable(self, d: Delivery, why: str) -> Settlement:
+        record = self._record(EnvelopeError(why)) if d.id else None
+        return self._dead(d, UNDECODABLE, why, record)
 
     def unregistered(self, d: Delivery) -> Settlement:
         exc = NotRegistered(f"no task named {d.name!r} is registered with the worker that received it")

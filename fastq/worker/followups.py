@@ -34,8 +34,9 @@ class Message(NamedTuple):
 
 
 def level_of(d: Delivery) -> int:
-    """Return the priority level that a delivery came from."""
-    return int((d.options or {}).get("priority") or 0)
+    """Return the priority level that a delivery says it came from; 0 if it says nothing that can be one."""
+    level = (d.options or {}).get("priority")
+    return level if type(level) is int and 0 <= level <= 9 else 0
 
 
 def requeued(d: Delivery) -> Message:

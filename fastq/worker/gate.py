@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 
+from fastq import flow
 from fastq._core import packb
-from fastq.exceptions import SecurityError
+from fastq.exceptions import DecodeError, SecurityError
 from fastq.records import DEAD, DONE, Delivery, Settlement
 from fastq.security import Signer
 from fastq.worker.failures import UNDECODABLE, Failures, plain
@@ -44,7 +45,11 @@ class Gate:
         passed = [
             d
             for d in batch
-            if d.entry is not None and d.content_type in accept and not d.error and not (d.expires_ms and d.expires_ms <= now_ms)
+            if d.entry is not None
+            and d.content_type in accept
+            and not d.error
+            and not (d.expires_ms and d.expires_ms <= now_ms)
+            and (d.flow is None or not _damage(d))
         ]
         if len(passed) != len(batch):
             kept = {id(d) for d in passed}
@@ -92,7 +97,10 @@ class Gate:
     def _judge(self, d: Delivery) -> Settlement:
         if d.error:
             logger.error("Discarding a message that cannot be read: %s (%d bytes, queue %s)", d.error, len(d.message), d.queue)
-            return self._failures.undecodable(d)
+            return self._failures.undecodable(d, d.error)
+        if why := _damage(d):
+            logger.error("Discarding %s[%s]: what is to follow it cannot be read: %s", d.name, d.id, why)
+            return self._failures.undecodable(d, why)
         if d.entry is None:
             logger.error(
                 "Received unregistered task of type %r. The message [%s] goes to the dead letters. "
@@ -112,3 +120,14 @@ class Gate:
             return self._failures.disallowed(d, self._accept)
         logger.info("Discarding expired task %s[%s]", d.name, d.id)
         return self._failures.expired(d)
+
+
+def _damage(d: Delivery) -> str:
+    """Return why the flow of a delivery cannot be carried out, "" if it can: past the gate nobody looks again."""
+    if d.flow is None:
+        return ""
+    try:
+        flow.check(d.flow)
+    except DecodeError as exc:
+        return str(exc)
+    return ""
