@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fastq import _core as core
 from fastq.records import DONE, Delivery, Entry, Fetch, Publication, Registry, Settlement
 from fastq.transports.base import TransportOptions
+from fastq.transports.redis.address import parse
 from fastq.transports.redis.broker import RedisBroker
-from fastq.transports.redis.connection import Connection, parse
+from fastq.transports.redis.connection import Connection
 from fastq.transports.redis.scripts import Script
 
 PREFIX = "fastq-bench:"

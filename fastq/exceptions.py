@@ -6,6 +6,8 @@
     ├── ImproperlyConfigured        a setting, URL or option cannot be used
     ├── NotRegistered               no task of that name            (also a KeyError)
     ├── AlreadyRegistered           two tasks of one name
+    ├── DeadLetterNotFound          no dead letter of that id       (also a LookupError)
+    ├── AmbiguousDeadLetter         that id names several           (also a ValueError)
     ├── ContentDisallowed           a content type outside accept_content
     ├── SecurityError               a signature is missing or wrong, or a message wants what is not allowed
     ├── SerializationError          (also a ValueError)
@@ -41,8 +43,10 @@ from typing import Any
 
 __all__ = [
     "AlreadyRegistered",
+    "AmbiguousDeadLetter",
     "ChordError",
     "ContentDisallowed",
+    "DeadLetterNotFound",
     "DecodeError",
     "DuplicateTaskNameWarning",
     "EncodeError",
@@ -90,6 +94,9 @@ class OperationalError(FastQError):
 class Fenced(OperationalError):
     """Say that a process' lease is missing or condemned: it must take a new name."""
 
+    #: tags of the settlements in the same call that changed nothing
+    skipped: tuple[str, ...] = ()
+
 
 class ImproperlyConfigured(FastQError):
     """Say which setting, URL or option cannot be used, and what would be accepted."""
@@ -104,6 +111,14 @@ class NotRegistered(FastQError, KeyError):
 
 class AlreadyRegistered(FastQError):
     """Say that two different functions want one task name."""
+
+
+class DeadLetterNotFound(FastQError, LookupError):
+    """Say that no dead letter has this id."""
+
+
+class AmbiguousDeadLetter(FastQError, ValueError):
+    """Say which dead letters an id may mean."""
 
 
 class ContentDisallowed(FastQError):

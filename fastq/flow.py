@@ -50,9 +50,6 @@ __all__ = [
 
 LEAF, GROUP, CHORD, CHAIN = 1, 2, 3, 4
 
-#: how long a join is kept behind a body that failed for good, s: as long as its dead letter may be tried again
-KEEP_S = 7 * 86_400
-
 #: times in messages are below it, so that brokers can add them up exactly (the year 142,000)
 LATEST_MS = 1 << 52
 
@@ -338,13 +335,11 @@ def succeeded(d: _core.Delivery, value: Encoded, record: bytes, now_ms: int) -> 
     return Effects(openings=started.openings, publications=started.publications, counts=counts, drops=drops)
 
 
-def failed(
-    d: _core.Delivery, record: bytes, now_ms: int, *, errbacks: bool = True, keep_s: int = KEEP_S
-) -> Effects | None:
+def failed(d: _core.Delivery, record: bytes, now_ms: int, *, errbacks: bool = True) -> Effects | None:
     """Return what follows a task that has ended in any other way; ``record`` is its result record, whether it is stored or not.
 
-    What was to come after it cannot run: those tasks have the same end. A join hears of it; one whose body this is goes after
-    ``keep_s``. DecodeError for a flow that ``check`` refuses.
+    What was to come after it cannot run: those tasks have the same end. A join hears of it; one whose body this is goes with it.
+    DecodeError for a flow that ``check`` refuses.
     """
     flow = d.flow
     if flow is None:
@@ -364,7 +359,7 @@ def failed(
             with suppress(DecodeError):
                 _begin(errback, place._replace(errback=(d.id, record, message)), started)
     joined = flow.get("joined")
-    drops = [Drop(joined[1], joined[0], keep_s)] if joined else []
+    drops = [Drop(joined[1], joined[0])] if joined else []
     return Effects(
         openings=started.openings, publications=started.publications, counts=counts, drops=drops, results=results
     )

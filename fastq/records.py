@@ -31,6 +31,7 @@ __all__ = [
     "Opening",
     "Publication",
     "Registry",
+    "Revival",
     "Settled",
     "Settlement",
     "StoredResult",
@@ -84,7 +85,10 @@ class Growth(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """A join's body has come to its end: the join goes after ``keep_s`` seconds (0: at once)."""
+    """A join's body has come to its end: the join goes after ``keep_s`` seconds (0: at once).
+
+    Where the body becomes a dead letter, the broker keeps the join as long as the letter: it may be tried again.
+    """
 
     queue: str
     join: str
@@ -202,3 +206,14 @@ class DeadLetter:
     dead_ms: int
     #: what the worker knew: name, error, traceback, deliveries
     detail: dict[str, object] = field(default_factory=dict)
+    #: where it stands among those of its queue, higher is newer
+    place: int = 0
+
+
+class Revival(NamedTuple):
+    """How a dead letter is put back, where not just as it was."""
+
+    #: the message to be put back instead
+    message: bytes | None = None
+    #: tasks whose stored FAILURE goes in the same step: this one, and what was to come after it
+    forget: Sequence[str] = ()

@@ -69,12 +69,16 @@ class RedisServer:
     def log(self) -> str:
         return (self.directory / "redis.log").read_text(errors="replace")
 
-    def start(self) -> None:
-        command = [
+    def command(self) -> list[str]:
+        """Return the words that start the server."""
+        return [
             *(self.executable, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket_path),
             *("--save", "", "--appendonly", "no", "--dir", str(self.directory), "--daemonize", "no", "--loglevel", "notice"),
             *("--databases", "4", *self.options),
         ]
+
+    def start(self) -> None:
+        command = self.command()
         with open(self.directory / "redis.log", "ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self.pid = self._process.pid

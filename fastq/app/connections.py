@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
+
+from fastq.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from fastq.app.application import FastQ
     from fastq.config import Settings
     from fastq.control import Control
+    from fastq.dead import DeadLetters
     from fastq.producer import Producer
     from fastq.routes import Router
     from fastq.security import Signer
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["DISABLED", "EMBEDDED_FILE", "Connections", "embedded_url"]
 
 logger = logging.getLogger("fastq.app")
+
+#: how long an answer of the broker may take where nothing is set, seconds
+SOCKET_TIMEOUT_S = 30.0
 
 #: results are not kept
 DISABLED = "disabled://"
@@ -38,6 +45,7 @@ class Connections:
         self._producer: Producer | None = None
         self._store: ResultStore | None = None
         self._control: Control | None = None
+        self._dead_letters: DeadLetters | None = None
         self._serializers: tuple[int, Serializers] | None = None
         self._router: tuple[int, Router] | None = None
         self._signer: tuple[int, Signer | None] | None = None
@@ -70,6 +78,16 @@ class Connections:
 
             control = self._control = Control(cast("FastQ", self))
         return control
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Return what looks at dead letters, puts them back and drops them."""
+        letters = self._dead_letters
+        if letters is None:
+            from fastq.dead import DeadLetters  # lazy: only where somebody looks
+
+            letters = self._dead_letters = DeadLetters(cast("FastQ", self))
+        return letters
 
     @property
     def producer(self) -> Producer:
@@ -141,28 +159,33 @@ class Connections:
         """Say whether there is a result backend."""
         return self._where()[2] != DISABLED
 
-    def transport_options(self) -> TransportOptions:
-        """Return the settings that concern transports."""
+    def transport_options(self, extra: Mapping[str, object] | None = None) -> TransportOptions:
+        """Return the settings that concern transports. ``extra``: options of the technology, other than the broker's."""
         from fastq.transports.base import TransportOptions  # lazy: only where a connection is made
 
         conf = self.conf
         expires_s = conf.result_expires
+        extra = dict(conf.broker_transport_options if extra is None else extra)
+        connect_s = conf.redis_socket_connect_timeout or conf.broker_connection_timeout
         return TransportOptions(
             prefix=conf.key_prefix,
             result_expires_s=max(1, int(expires_s)) if expires_s else None,
             max_deliveries=conf.task_max_deliveries,
             dead_letter_max=conf.dead_letter_max,
             dead_letter_expires_s=int(conf.dead_letter_expires),
-            connect_timeout_s=conf.broker_connection_timeout,
+            connect_timeout_s=_seconds(extra, "socket_connect_timeout", connect_s),
+            socket_timeout_s=_seconds(extra, "socket_timeout", conf.redis_socket_timeout or SOCKET_TIMEOUT_S),
             lease_ms=round(conf.worker_lease * 1000),
-            extra=dict(conf.broker_transport_options),
+            wait_replicas=conf.broker_wait_replicas,
+            wait_replicas_s=conf.broker_wait_replicas_timeout,
+            extra=extra,
         )
 
-    def open_broker(self) -> Broker:
-        """Return a broker of one's own; it connects at its first call."""
+    def open_broker(self, longest_s: float | None = None) -> Broker:
+        """Return a broker of one's own; it connects at its first call. ``longest_s``: no server is waited for longer."""
         from fastq.transports import open_broker  # lazy: only where a connection is made
 
-        return open_broker(self.broker_url, self.transport_options(), self.signer)
+        return open_broker(self.broker_url, _within(self.transport_options(), self.broker_url, longest_s), self.signer)
 
     @property
     def signer(self) -> Signer | None:
@@ -185,19 +208,15 @@ class Connections:
         finally:
             inspector.close()
 
-    def open_backend(self) -> Backend | None:
-        """Return a backend of one's own, None where results are disabled."""
+    def open_backend(self, longest_s: float | None = None) -> Backend | None:
+        """Return a backend of one's own, None where results are disabled. ``longest_s``: as for ``open_broker``."""
         if not self.keeps_results:
             return None
-        import dataclasses  # lazy: only where a connection is made
-
         from fastq.transports import open_backend  # lazy: only where a connection is made
 
-        options = self.transport_options()
         own = self.conf.result_backend_transport_options
-        if own or self.backend_url != self.broker_url:
-            options = dataclasses.replace(options, extra=dict(own))
-        return open_backend(self.backend_url, options)
+        options = self.transport_options(own if own or self.backend_url != self.broker_url else None)
+        return open_backend(self.backend_url, _within(options, self.backend_url, longest_s))
 
     @property
     def router(self) -> Router:
@@ -215,6 +234,25 @@ class Connections:
             self._producer.close()
         if self._store is not None:
             self._store.close()
+
+
+def _seconds(extra: Mapping[str, object], name: str, default: float) -> float:
+    """Return a timeout from the transport options, the default where they have none."""
+    value = extra.get(name)
+    if value is None or value == 0:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ImproperlyConfigured(f"the transport option {name}={value!r} is no time: expected seconds, above 0, or None")
+    return float(value)
+
+
+def _within(options: TransportOptions, url: str, longest_s: float | None) -> TransportOptions:
+    """Return options under which no answer is waited for longer than that; a file has no host that could vanish."""
+    if longest_s is None or options.socket_timeout_s <= longest_s or url.startswith("sqlite:"):
+        return options
+    import dataclasses  # lazy: only where a connection is made
+
+    return dataclasses.replace(options, socket_timeout_s=longest_s)
 
 
 def embedded_url(directory: str) -> str:

@@ -23,6 +23,8 @@ COMMANDS = {
     "bench": "Measure the pools on your broker, say which suits which work.",
     "call": "Send one task by name, print its id.",
     "config": "Show every setting and where it comes from.",
+    "dead": "List, show, put back or drop dead letters.",
+    "doctor": "Say what is wrong with the broker and the queues, and what to do.",
     "purge": "Drop the waiting messages of queues.",
     "result": "Print the result of a task.",
     "upgrade": "Rewrite a Celery settings file.",

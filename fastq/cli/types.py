@@ -1,8 +1,9 @@
-"""Option types: JSON, times, pool names, comma-separated lists."""
+"""Option types: JSON, times, spans of time, pool names, comma-separated lists."""
 
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType
 
-__all__ = ["JSONValue", "Names", "PoolName", "Slots", "When"]
+__all__ = ["JSONValue", "Names", "PoolName", "Slots", "Span", "When"]
+
+
+_UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class JSONValue(ParamType):
@@ -63,6 +67,21 @@ class When(ParamType):
         except ValueError:
             number = "a number of seconds or " if self.seconds else ""
             self.fail(f"{value!r} is not {number}an ISO 8601 time, like 2030-01-31T12:00:00+00:00.", param, ctx)
+
+
+class Span(ParamType):
+    """A span of time, in seconds: a number with s, m, h, d or w behind it, such as 90s or 2h."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float | int):
+            return float(value)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", value.strip())
+        if found is None:
+            expected = "a number with s, m, h, d or w behind it, like 90s, 2h or 7d"
+            self.fail(f"{value!r} is not a span of time: expected {expected}.", param, ctx)
+        return float(found[1]) * _UNIT_S[found[2]]
 
 
 class Names(ParamType):

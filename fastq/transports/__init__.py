@@ -1,7 +1,8 @@
 """Find the transport for a URL. Each technology is one module, imported only when a URL names it.
 
 A technology's module has three functions, all taking ``(url, options)``: ``open_broker``, ``open_backend`` and
-``open_inspector``. They parse the URL (ImproperlyConfigured) but connect to nothing.
+``open_inspector``, and where there is something to examine a fourth, ``open_examiner(url, options, scope)``. They parse the URL
+(ImproperlyConfigured) but connect to nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 from fastq.exceptions import ImproperlyConfigured
-from fastq.transports.base import Backend, Broker, Inbox, Inspector, TransportOptions, Wake
+from fastq.transports.base import Backend, Broker, Examiner, Finding, Inbox, Inspector, Scope, TransportOptions, Wake
 
 if TYPE_CHECKING:
     from fastq.security import Signer
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "Broker",
+    "Examiner",
+    "Finding",
     "Inbox",
     "Inspector",
+    "Scope",
     "TransportOptions",
     "Wake",
     "display_url",
     "open_backend",
     "open_broker",
+    "open_examiner",
     "open_inspector",
     "preload",
     "scheme_of",
@@ -53,6 +58,8 @@ _SCHEMES = {
     "rediss": _REDIS,
     "redis+socket": _REDIS,
     "unix": _REDIS,
+    "sentinel": _REDIS,
+    "sentinel+tls": _REDIS,
     "sqlite": _Technology("fastq.transports.sqlite"),
     "memory": _Technology("fastq.transports.memory"),
     "django-db": _Technology("fastq.contrib.django_results.transport", ("django",), "django"),
@@ -60,6 +67,9 @@ _SCHEMES = {
 
 #: query parameters whose values are never shown
 _SECRET = re.compile("password|secret|token", re.IGNORECASE)
+
+#: between the URLs of several sentinels
+_NEXT_URL = re.compile(r";(?=sentinel(?:\+tls)?://)", re.IGNORECASE)
 
 
 def scheme_of(url: str) -> str:
@@ -98,6 +108,12 @@ def open_inspector(url: str, options: TransportOptions) -> Inspector:
     return cast(Inspector, _module(url).open_inspector(url, options))
 
 
+def open_examiner(url: str, options: TransportOptions, scope: Scope) -> Examiner | None:
+    """Return an Examiner for the URL, None where that technology leaves nothing to examine."""
+    opening = getattr(_module(url), "open_examiner", None)
+    return None if opening is None else cast(Examiner, opening(url, options, scope))
+
+
 def preload(url: str) -> None:
     """Import what the URL's transport will need, without connecting (a nursery does so once for all its forks)."""
     technology = _SCHEMES[scheme_of(url)]
@@ -108,6 +124,8 @@ def preload(url: str) -> None:
 
 def display_url(url: str) -> str:
     """Return the URL as it may be shown: passwords replaced by ``**``."""
+    if url.lower().startswith("sentinel") and len(parts := re.split(_NEXT_URL, url)) > 1:
+        return ";".join(map(display_url, parts))
     scheme, mark, rest = url.partition("://")
     if not mark:
         # Not a URL: it may still carry a password, so what stands before the last @ is not shown.

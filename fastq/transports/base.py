@@ -8,13 +8,28 @@ A lost connection raises OperationalError; the next call connects again. Errors 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
-from fastq.records import DeadLetter, Fetch, Fetched, Joined, Lease, Opening, Publication, Settled, Settlement, StoredResult, Swept
+from fastq.records import (
+    DeadLetter,
+    Fetch,
+    Fetched,
+    Joined,
+    Lease,
+    Opening,
+    Publication,
+    Revival,
+    Settled,
+    Settlement,
+    StoredResult,
+    Swept,
+)
 
-__all__ = ["REVOKED_MAX", "Backend", "Broker", "Inbox", "Inspector", "TransportOptions", "Wake"]
+__all__ = [
+    "REVOKED_MAX", "Backend", "Broker", "Examiner", "Finding", "Inbox", "Inspector", "Level", "Scope", "TransportOptions", "Wake",
+]  # fmt: skip
 
 #: revoked ids that a broker remembers, as many as Celery's workers do; the oldest go first
 REVOKED_MAX = 50_000
@@ -34,9 +49,12 @@ class TransportOptions:
     dead_letter_max: int = 10_000
     dead_letter_expires_s: int = 7 * 86_400
     connect_timeout_s: float = 4.0
-    #: longest wait for one answer; supervisors set it below a third of the lease
+    #: longest wait for one answer; supervisors set it below a third of the lease, worker processes to a lease at most
     socket_timeout_s: float = 30.0
     lease_ms: int = 15_000
+    #: replicas that must confirm what was published, and how long that may take; 0: none (Redis)
+    wait_replicas: int = 0
+    wait_replicas_s: float = 1.0
     #: options of one technology only
     extra: dict[str, object] = field(default_factory=dict)
 
@@ -109,9 +127,10 @@ class Broker(Protocol):
         keeps its order. ``results``: store ``result`` records here too and tell their inboxes (False: the caller has stored
         them elsewhere; this includes ``effects.results``). The ``effects`` of a delivery happen in the same step as its verdict,
         whatever queues they concern: openings, growths, publications (waking who is idle there), counts (which may publish a body),
-        drops. A count on a join
+        drops (of a DEAD delivery, the join is kept as long as the dead letter). A count on a join
         that is not there, or a second one of the same member, changes nothing. A settlement with many effects makes a call of its
-        own, however large. Repeating a call is harmless. If ``fetch`` is refused with Fenced, the settlements have been applied.
+        own, however large. Repeating a call is harmless. If ``fetch`` is refused with Fenced, the settlements have been applied,
+        and the error says which were skipped.
         """
         ...
 
@@ -251,14 +270,87 @@ class Inspector(Protocol):
         """
         ...
 
-    def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        """Return dead letters, newest first."""
+    def dead(
+        self, queue: str, *, limit: int = 100, offset: int = 0, before: DeadLetter | None = None
+    ) -> list[DeadLetter]:
+        """Return dead letters, newest first; [] at the end.
+
+        ``before``: those older than this one, whether it is still there or not. A walk that goes on from the last letter of each
+        answer meets every letter that stays, once; those that come in meanwhile are newer than where it is.
+        """
         ...
 
-    def retry_dead(self, queue: str, keys: Iterable[str]) -> int:
-        """Put dead letters back at the tail of their queue as new messages (no redelivery mark); return how many."""
+    def retry_dead(
+        self, queue: str, keys: Iterable[str], *, changes: Mapping[str, Revival] | None = None, to: str | None = None
+    ) -> int:
+        """Put dead letters back at the tail of their queue, or of the queue ``to``, as new messages without a redelivery mark.
+
+        Returns how many were there. Per letter one step: it leaves the dead letters, waits in the queue, owns the join again that
+        was kept for it, and the failures that ``changes`` names are forgotten, as far as results are kept in this store. A call
+        that is repeated after a lost reply puts nothing back twice, and does not count those again.
+        """
         ...
 
-    def delete_dead(self, queue: str, keys: Iterable[str]) -> int: ...
+    def delete_dead(self, queue: str, keys: Iterable[str]) -> int:
+        """Drop dead letters, and the join that a body among them has kept; return how many."""
+        ...
+
+    def close(self) -> None: ...
+
+
+#: error: tasks are lost or stand still, or will. warning: something may go wrong, or was left behind. note: good to know
+Level = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it should be, and what to do about it."""
+
+    level: Level
+    #: stable, for programs; docs/doctor.md explains each
+    code: str
+    #: the key, queue, process, file or setting that it is about
+    subject: str
+    #: what was seen
+    text: str
+    #: what to do
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an examination is about."""
+
+    #: queues that the application declares: somebody should take from them
+    declared: tuple[str, ...] = ()
+    #: look at these queues alone; (): at all there are
+    queues: tuple[str, ...] = ()
+    #: keys (Redis) or messages (both) looked at, at most
+    limit: int = 100_000
+    #: False: only results are kept there, the broker is elsewhere
+    messages: bool = True
+
+
+class Examiner(Protocol):
+    """Look for what is wrong with a store and what was left behind in it. Never on the hot path, and bounded by the scope."""
+
+    #: what was found to answer, such as "Redis 7.0.15 at redis://localhost"; known after ``examine``
+    server: str
+    #: how many keys or rows were looked at
+    looked: int
+    #: the queues that were looked at
+    queues: list[str]
+
+    def examine(self) -> Iterator[Finding]:
+        """Look, without changing anything. What a running system may show for a moment is only reported if it is still there at a
+        second look. A store that does not answer is a finding, not an exception."""
+        ...
+
+    def mend(self) -> list[str]:
+        """Put right what was left behind and provably belongs to nobody; return what was done, a line each.
+
+        No message is ever dropped: one that is found in the hands of nobody goes back to its queue. Safe while workers run.
+        """
+        ...
 
     def close(self) -> None: ...

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from fastq import _core, signals, states
+from fastq.ending import BAD_SIGNATURE
 from fastq.exceptions import (
     ContentDisallowed,
     DecodeError,
@@ -40,6 +41,11 @@ RESULT_TOO_LARGE = "result-too-large"
 REJECTED = "rejected"
 
 
+#: characters of an error and of a traceback that a dead letter keeps; the result has all of both
+ERROR_MAX = 4_096
+TRACEBACK_MAX = 16_384
+
+
 def failure_record(
     serializers: Serializers, exc: BaseException, now_ms: int, state: str = states.FAILURE, traceback: str | None = None
 ) -> bytes:
@@ -48,19 +54,26 @@ def failure_record(
     return _core.encode_result(state, content_type, body, traceback if traceback is not None else text, now_ms, None)
 
 
-def dead_detail(d: Delivery, error: str, traceback: str | None = None) -> bytes:
-    """Return what a dead letter says beside its message."""
-    return _core.packb(
-        {
-            "id": d.id,
-            "name": d.name,
-            "error": _writable(error),
-            "traceback": None if traceback is None else _writable(traceback),
-            "deliveries": d.deliveries,
-            "retries": d.retries,
-            "enqueued_ms": d.enqueued_ms,
-        }
-    )
+def dead_detail(d: Delivery, error: str, traceback: str | None = None, node: str = "") -> bytes:
+    """Return what a dead letter says beside its message: its id and name too, for those whose message cannot be read."""
+    detail = {
+        "id": d.id,
+        "name": d.name,
+        "error": _bounded(_writable(error), ERROR_MAX),
+        "deliveries": d.deliveries,
+        "node": node,
+    }
+    if traceback:
+        detail["traceback"] = _bounded(_writable(traceback), TRACEBACK_MAX)
+    return _core.packb(detail)
+
+
+def _bounded(text: str, most: int) -> str:
+    """Leave out the middle of a long text: a traceback says at its end what has happened, and at its beginning where."""
+    if len(text) <= most:
+        return text
+    head = most // 4
+    return f"{text[:head]}\n... {len(text) - most} characters left out ...\n{text[-(most - head) :]}"
 
 
 def _writable(text: str) -> str:
@@ -76,14 +89,18 @@ def plain(accept: Collection[str]) -> str:
 class Failures:
     """Make the settlements of deliveries that did not end in a return value.
 
-    ``stores``: whether there is a result backend at all. Called from slots: keeps no state but its configuration.
+    ``stores``: whether there is a result backend at all. ``node`` is named by dead letters. Called from slots: keeps no state but
+    its configuration.
     """
 
-    def __init__(self, serializers: Serializers, *, stores: bool, errors_even_if_ignored: bool, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, serializers: Serializers, *, stores: bool, errors_even_if_ignored: bool, now_ms: Callable[[], int], node: str = ""
+    ) -> None:
         self._serializers = serializers
         self._stores = stores
         self._even_if_ignored = errors_even_if_ignored
         self._now_ms = now_ms
+        self._node = node
 
     # --- exceptions from a slot ---
 
@@ -132,7 +149,7 @@ class Failures:
         record = _core.encode_result(states.FAILURE, content_type, body, text, now_ms, meta)
         return Settlement(
             d.queue, d.tag, d.id, DONE, result=record if self._wanted(d) else None, inbox=d.inbox, record=d.record,
-            effects=effects_of(d, record, now_ms, keep_s=0),
+            effects=effects_of(d, record, now_ms),
         )  # fmt: skip
 
     def rejected(self, d: Delivery, exc: Reject) -> Settlement:
@@ -174,6 +191,11 @@ class Failures:
         if signals.task_unknown.receivers:
             signals.task_unknown.send(sender=None, message=d, exc=exc, name=d.name, id=d.id)
         return self._dead(d, UNREGISTERED, str(exc), self._record(exc))
+
+    def untrusted(self, d: Delivery, why: str) -> Settlement:
+        """Settle what is not signed as it should be. Nothing that it says is believed, so nobody is told and nothing follows."""
+        detail = dead_detail(d, f"SecurityError: {why}", node=self._node)
+        return Settlement(d.queue, d.tag, d.id, DEAD, reason=BAD_SIGNATURE, detail=detail, record=d.record)
 
     def disallowed(self, d: Delivery, accept: Collection[str]) -> Settlement:
         exc = ContentDisallowed(f"content type {d.content_type!r} is not accepted by the worker (accept_content: {plain(accept)})")
@@ -220,8 +242,9 @@ class Failures:
             if self._wanted(d):
                 options.update(result=record, inbox=d.inbox)
         return Settlement(
-            d.queue, d.tag, d.id, DEAD, reason=reason, detail=dead_detail(d, error, traceback), record=d.record, **options
-        )
+            d.queue, d.tag, d.id, DEAD, reason=reason, detail=dead_detail(d, error, traceback, self._node), record=d.record,
+            **options,
+        )  # fmt: skip
 
 
 def _reason(exc: BaseException) -> str:

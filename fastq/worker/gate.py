@@ -16,9 +16,6 @@ __all__ = ["Gate"]
 
 logger = logging.getLogger("fastq.worker.gate")
 
-#: reason of the dead letter of a message that is not signed, or wrongly
-BAD_SIGNATURE = "bad-signature"
-
 
 class Gate:
     """Let pass what is readable, registered, accepted, not revoked and not expired.
@@ -67,8 +64,7 @@ class Gate:
                 good.append(d)
             except SecurityError as exc:
                 logger.error("Discarding a message that cannot be trusted (%d bytes, queue %s): %s", len(d.message), d.queue, exc)
-                detail = packb({"name": d.name, "error": f"SecurityError: {exc}"})
-                refuse(Settlement(d.queue, d.tag, d.id, DEAD, reason=BAD_SIGNATURE, detail=detail, record=d.record))
+                refuse(self._failures.untrusted(d, str(exc)))
         return good
 
     def revoke(self, d: Delivery) -> Settlement:
@@ -90,9 +86,10 @@ class Gate:
     def _refusal(self, d: Delivery) -> Settlement:
         try:
             return self._judge(d)
-        except Exception:  # a message that nobody can even describe must not stop the process, and every one that takes it
+        except Exception as exc:  # a message that nobody can even describe must not stop the process, and every one that takes it
             logger.exception("Discarding a message that cannot be described (%d bytes, queue %s)", len(d.message), d.queue)
-            return Settlement(d.queue, d.tag, "", DEAD, reason=UNDECODABLE, record=d.record)
+            detail = packb({"error": f"the message cannot be described ({type(exc).__name__}); the worker's log says more"})
+            return Settlement(d.queue, d.tag, "", DEAD, reason=UNDECODABLE, detail=detail, record=d.record)
 
     def _judge(self, d: Delivery) -> Settlement:
         if d.error:

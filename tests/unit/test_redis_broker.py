@@ -496,6 +496,7 @@ def test_read_only_replica_is_named(tmp_path: Path, server: RedisServer) -> None
 
 
 def test_evicting_server_is_refused_at_start(broker: RedisBroker, client) -> None:
+    client.config_set("save", "3600 1")
     assert broker.check_server() == []
     client.config_set("maxmemory-policy", "allkeys-lru")
     with pytest.raises(ImproperlyConfigured, match=r"allkeys-lru.*noeviction"):
@@ -505,6 +506,7 @@ def test_evicting_server_is_refused_at_start(broker: RedisBroker, client) -> Non
     (warning,) = broker.check_server()
     assert "volatile-lru" in warning
     client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("save", "")
 
 
 def test_connections_carry_names_for_client_list(broker: RedisBroker, backend: RedisBackend, client) -> None:

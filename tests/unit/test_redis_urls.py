@@ -6,7 +6,9 @@ import pytest
 
 from fastq.exceptions import ImproperlyConfigured, OperationalError
 from fastq.transports import TransportOptions, display_url, open_backend, open_broker, scheme_of
-from fastq.transports.redis.connection import Address, Connection, explain, parse
+from fastq.transports.redis.address import Address, parse
+from fastq.transports.redis.connection import Connection
+from fastq.transports.redis.errors import explain
 
 SECRET = "s3cr3t"
 

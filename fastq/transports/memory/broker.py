@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from fastq import _core
+from fastq.ending import lasting
 from fastq.exceptions import DecodeError, Fenced, OperationalError
 from fastq.records import (
     DEAD,
@@ -171,7 +173,9 @@ class MemoryBroker:
                 if results and settlement.result is not None:
                     told.append((settlement.inbox, settlement.id, settlement.result))
                 if settlement.effects is not None:
-                    caused.append(settlement.effects)
+                    died = settlement.verdict == DEAD
+                    kept_s = self._options.dead_letter_expires_s
+                    caused.append(lasting(settlement.effects, kept_s) if died else settlement.effects)
             for name, returned in back.items():
                 for held in reversed(returned):
                     memory.queue(name).ready[held.level].appendleft(held.message)
@@ -186,6 +190,9 @@ class MemoryBroker:
                 if fetch is not None:
                     fetched, looked, passed_over = self._fetch(fetch)
                     touched.update((queue.name, queue) for queue in looked)
+            except Fenced as exc:
+                exc.skipped = tuple(skipped)
+                raise
             finally:
                 pass_baton(memory, touched.values(), me=fetch.process if fetch is not None else "", any_message=passed_over)
         return Settled(tuple(skipped), fetched)
@@ -199,10 +206,10 @@ class MemoryBroker:
         elif settlement.verdict == DEAD:
             key = str(memory.next())
             message = held.message if settlement.message is None else settlement.message
-            letter = DeadLetter(key, queue.name, message, settlement.reason, now_ms, _detail(settlement.detail))
+            letter = DeadLetter(key, queue.name, message, settlement.reason, now_ms, _detail(settlement.detail), int(key))
             queue.dead[key] = (held.level, letter)
-            for oldest in list(queue.dead)[: max(0, len(queue.dead) - self._options.dead_letter_max)]:
-                del queue.dead[oldest]
+            over = max(0, len(queue.dead) - self._options.dead_letter_max)
+            memory.unbury(queue, list(islice(queue.dead, over)), now_ms)
         elif settlement.verdict != DONE:
             raise ValueError(f"{settlement.verdict} is no verdict")
 

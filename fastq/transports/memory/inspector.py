@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from fastq import _core, ending
+from fastq.ending import FAILURE, kept_join
 from fastq.exceptions import FastQError
-from fastq.records import DeadLetter, Swept
+from fastq.records import DeadLetter, Revival, Swept
 from fastq.transports.base import TransportOptions
 from fastq.transports.memory import revocations
 from fastq.transports.memory.baton import pass_baton
@@ -82,25 +84,35 @@ class MemoryInspector:
         with self._store.lock:
             return revocations.sweep(self._store, queue, frozenset(ids), result_expires_s=expires_s, results=results)
 
-    def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+    def dead(self, queue: str, *, limit: int = 100, offset: int = 0, before: DeadLetter | None = None) -> list[DeadLetter]:
         with self._store.lock:
-            letters = [letter for _, letter in reversed(self._store.queue(queue).dead.values())]
-        return letters[offset : offset + limit]
+            letters = (letter for _, letter in reversed(self._store.queue(queue).dead.values()))
+            older = letters if before is None else (letter for letter in letters if letter.place < before.place)
+            return list(islice(older, offset, offset + max(limit, 0)))
 
-    def retry_dead(self, queue: str, keys: Iterable[str]) -> int:
-        with self._store.lock:
-            here = self._store.queue(queue)
+    def retry_dead(
+        self, queue: str, keys: Iterable[str], *, changes: Mapping[str, Revival] | None = None, to: str | None = None
+    ) -> int:
+        store, changes = self._store, changes or {}
+        with store.lock:
+            here, there = store.queue(queue), store.queue(to or queue)
             letters = [here.dead.pop(key) for key in keys if key in here.dead]
+            now_ms = store.now_ms()
             for level, letter in letters:
+                change = changes.get(letter.key, Revival())
                 # A new message: what it was charged with is forgotten.
-                here.ready[level].append(unmarked(letter.message))
-            pass_baton(self._store, [here])
+                store.put(there, level, 0, unmarked(change.message or letter.message), now_ms)
+                if (join := kept_join(letter.reason, letter.message)) is not None:
+                    store.joins.keep(join)
+                for id in change.forget:
+                    if store.record(id, now_ms).startswith(FAILURE):
+                        del store.results[id]
+            pass_baton(store, [there])
         return len(letters)
 
     def delete_dead(self, queue: str, keys: Iterable[str]) -> int:
         with self._store.lock:
-            here = self._store.queue(queue)
-            return sum(here.dead.pop(key, None) is not None for key in keys)
+            return self._store.unbury(self._store.queue(queue), keys, self._store.now_ms())
 
     def close(self) -> None:
         """Nothing is open."""

@@ -74,6 +74,12 @@ class Joins:
                 if drop.keep_s <= 0:
                     del self._joins[drop.queue, drop.join]
 
+    def keep(self, one: Drop) -> None:
+        """Take back the end of a join: its body is to run again."""
+        join = self._joins.get((one.queue, one.join))
+        if join is not None:
+            join.expires_ms = 0
+
     def load(self, queue: str, id: str, now_ms: int) -> Joined | None:
         """Return what a join holds; None if it is not there."""
         join = self._alive(queue, id, now_ms)

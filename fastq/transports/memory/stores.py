@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from fastq.ending import kept_join
 from fastq.transports.base import TransportOptions
 from fastq.transports.memory.baton import pass_baton
 from fastq.transports.memory.joins import Joins
@@ -139,8 +140,13 @@ class MemoryStore:
         for bucket in [bucket for bucket, arrival_us in self.buckets.items() if arrival_us <= now_ms * 1000]:
             del self.buckets[bucket]
         for queue in self.queues.values():
-            for key in [key for key, (_, letter) in queue.dead.items() if letter.dead_ms < oldest_ms][:SWEEP]:
-                del queue.dead[key]
+            self.unbury(queue, [key for key, (_, letter) in queue.dead.items() if letter.dead_ms < oldest_ms][:SWEEP], now_ms)
+
+    def unbury(self, queue: Queue, keys: Iterable[str], now_ms: int) -> int:
+        """Drop dead letters, with the joins that were kept for them; return how many there were."""
+        dropped = [letter for _, letter in [queue.dead.pop(key) for key in keys if key in queue.dead]]
+        self.joins.drop([join for letter in dropped if (join := kept_join(letter.reason, letter.message))], now_ms)
+        return len(dropped)
 
 
 _stores: dict[str, MemoryStore] = {}

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from fastq.transports.base import TransportOptions
+from fastq.transports.base import Scope, TransportOptions
 from fastq.transports.redis.backend import RedisBackend
 from fastq.transports.redis.broker import RedisBroker
+from fastq.transports.redis.examining import RedisExaminer
 from fastq.transports.redis.inspector import RedisInspector
 
-__all__ = ["RedisBackend", "RedisBroker", "RedisInspector", "open_backend", "open_broker", "open_inspector"]
+__all__ = [
+    "RedisBackend",
+    "RedisBroker",
+    "RedisExaminer",
+    "RedisInspector",
+    "open_backend",
+    "open_broker",
+    "open_examiner",
+    "open_inspector",
+]
 
 
 def open_broker(url: str, options: TransportOptions) -> RedisBroker:
@@ -20,3 +30,7 @@ def open_backend(url: str, options: TransportOptions) -> RedisBackend:
 
 def open_inspector(url: str, options: TransportOptions) -> RedisInspector:
     return RedisInspector(url, options)
+
+
+def open_examiner(url: str, options: TransportOptions, scope: Scope) -> RedisExaminer:
+    return RedisExaminer(url, options, scope)

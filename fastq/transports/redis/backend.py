@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from fastq import patience
+from fastq.exceptions import OperationalError
 from fastq.records import Joined, StoredResult
 from fastq.transports.base import Broker, TransportOptions
+from fastq.transports.redis.address import parse
 from fastq.transports.redis.broker import RedisBroker
 from fastq.transports.redis.channel import RedisInbox
-from fastq.transports.redis.connection import Connection, parse
+from fastq.transports.redis.connection import Connection
 from fastq.transports.redis.keys import Keys
 from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
 from fastq.transports.redis.packing import array_bytes, notice
@@ -18,6 +22,9 @@ from fastq.transports.redis.scripts import script
 from fastq.transports.redis.settling import INBOX_RECORD, Ttl
 
 __all__ = ["RedisBackend"]
+
+#: seconds within which a call on a connection fails that was closed while nobody used it; a server that is silent takes longer
+STALE_S = 1.0
 
 #: steps of a thousand members that are read in one round trip
 JOIN_STEPS = 8
@@ -27,7 +34,7 @@ class RedisBackend:
     """A Backend on one Redis server. One connection, opened at the first call; calls of several threads take turns."""
 
     def __init__(self, url: str, options: TransportOptions) -> None:
-        self.address = parse(url)
+        self.address = parse(url, options.extra)
         self.url = self.address.display
         self.keys = Keys(options.prefix)
         self.options = options
@@ -41,7 +48,7 @@ class RedisBackend:
     def shares(self, broker: Broker) -> bool:
         return (
             isinstance(broker, RedisBroker)
-            and broker.address.place == self.address.place
+            and broker.address.shares(self.address)
             and broker.keys.prefix == self.keys.prefix
         )
 
@@ -156,8 +163,23 @@ class RedisBackend:
     def _call(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         if not commands:
             return []
-        with self._turn:
-            return self._connection.call(commands)
+        if patience.deadline() is None:
+            self._turn.acquire()
+        elif not self._turn.acquire(timeout=patience.limit_s(threading.TIMEOUT_MAX)):
+            raise OperationalError(f"Redis at {self.url} has not answered another thread, which uses the connection.")
+        try:
+            connection = self._connection
+            began_s = time.monotonic()
+            was_open = connection.is_open
+            try:
+                return connection.call(commands)
+            except OperationalError:
+                if not was_open or time.monotonic() - began_s > STALE_S:
+                    raise
+                # The server had closed it since it was last used, most likely. All calls of a backend may be made again.
+                return connection.call(commands)
+        finally:
+            self._turn.release()
 
 
 def _chunks(results: list[StoredResult]) -> list[list[StoredResult]]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fastq._core import task_id
-from fastq.exceptions import EnvelopeError, Fenced, ImproperlyConfigured, OperationalError
+from fastq.exceptions import EnvelopeError, Fenced, OperationalError
 from fastq.records import Fetch, Fetched, Lease, Leased, Opening, Publication, Settled, Settlement
 from fastq.transports.base import REVOKED_MAX, TransportOptions
+from fastq.transports.redis.address import parse
 from fastq.transports.redis.channel import RedisWake
-from fastq.transports.redis.connection import Connection, parse
+from fastq.transports.redis.connection import Connection
+from fastq.transports.redis.health import check_server
 from fastq.transports.redis.keys import Keys
 from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
 from fastq.transports.redis.publishing import Command, PublishCalls
+from fastq.transports.redis.replication import Replicas
 from fastq.transports.redis.scripts import script
 from fastq.transports.redis.settling import SettleCalls
 
@@ -35,7 +38,7 @@ class RedisBroker:
     """A Broker on one Redis server. One connection, opened at the first call."""
 
     def __init__(self, url: str, options: TransportOptions) -> None:
-        self.address = parse(url)
+        self.address = parse(url, options.extra)
         self.url = self.address.display
         self.keys = Keys(options.prefix)
         self.options = options
@@ -47,6 +50,8 @@ class RedisBroker:
         #: leases entered by this instance, oldest first: from then on they are renewed, never entered again
         self._entered: dict[tuple[str, str], None] = {}
         self._settling = SettleCalls(self.keys, options)
+        #: None: nothing is waited for
+        self._replicas = Replicas(options, self.url) if options.wait_replicas > 0 else None
         self._fetch_script = script("fetch")
 
     def __repr__(self) -> str:
@@ -71,26 +76,46 @@ class RedisBroker:
         if openings:
             # Answered before the first member is sent: a member that ended before its join is there would never be counted.
             self._send([(command, publications) for command in calls.openings(openings)], [])
-        self._send(list(calls.messages(publications)), list(calls.sealing()))
+        self._send(list(calls.messages(publications)), list(calls.sealing()), confirm=True)
 
-    def _send(self, parts: Sequence[tuple[Command, Sequence[Publication]]], after: list[Command]) -> None:
-        """Send the parts of a publish call, a few at once, and with the last of them the commands that seal its joins."""
+    def _send(
+        self, parts: Sequence[tuple[Command, Sequence[Publication]]], after: list[Command], *, confirm: bool = False
+    ) -> None:
+        """Send the parts of a publish call, a few at once, and with the last of them the commands that seal its joins.
+
+        ``confirm``: behind them replicas are waited for, if any are asked for; a call that they do not confirm is lost as a whole.
+        """
         kept = 0
+        replicas = self._replicas if confirm else None
+        sent_again = self._connection.repeated
         try:
             for start in range(0, max(len(parts), 1), PIPELINE):
                 window = parts[start : start + PIPELINE]
                 last = after if start + PIPELINE >= len(parts) else []
                 sent = time.time()
-                replies = self._connection.call([*[command for command, _ in window], *last])
+                waits = [replicas.after_publish()] if replicas is not None and start + PIPELINE >= len(parts) else []
+                replies = self._connection.call([*[command for command, _ in window], *last, *waits])
+                confirmed = replies.pop() if waits else 0
                 for (command, _), reply in zip(window, replies, strict=False):
                     if reply < 0:
                         # Its predecessor in this pipeline met a server that had forgotten the script, and was sent again behind
                         # it. Now it is in, so this one can follow.
                         reply = self._again(command)
+                        confirmed = -1
                     kept += 1
                 for command, reply in zip(last, replies[len(window) :], strict=True):
                     if reply < 0:
                         self._again(command)
+                        confirmed = -1
+                if replicas is not None and waits:
+                    if confirmed < 0 or self._connection.repeated > sent_again:
+                        # something was sent again behind the WAIT
+                        confirmed = self._connection.call(waits)[0]
+                    if confirmed < replicas.wanted:
+                        # the next call connects anew: if this is not the primary any more, sentinels know the one that is
+                        self._connection.close()
+                        kept = 0
+                        replicas.check_published(confirmed)
                 if window:
                     self._see(replies[len(window) - 1] if replies[len(window) - 1] > 0 else reply, sent)
         except OperationalError as error:
@@ -107,34 +132,38 @@ class RedisBroker:
     # --- fetch and settle ---
 
     def fetch(self, fetch: Fetch) -> Fetched:
-        return self._fetch(fetch, ())[1]
+        return self._fetch(fetch, (), [])
 
     def settle(self, process: str, settlements: Sequence[Settlement], *, results: bool, fetch: Fetch | None = None) -> Settled:
         fetching = _order(fetch)[0] if fetch is not None and fetch.n > 0 else None
         calls = list(self._settling.commands(process, settlements, results, fetching))
         commands = [command for command, _ in calls]
+        replies: list[Any] = []
         fetched = None
+        replicas = self._replicas if commands else None
+        waits = replicas.after_settle() if replicas is not None else []
+        commands += waits
         try:
             if fetch is None:
                 replies = self._connection.call(commands) if commands else []
             else:
                 repeated = self._connection.repeated
-                replies, fetched = self._fetch(fetch, commands)
+                fetched = self._fetch(fetch, commands, replies)
                 if self._connection.repeated > repeated:
                     # The settlement ran behind the fetch, and woke nobody because it expected to run before it: fetch again.
                     fetched = replace(fetched, next_due_ms=fetched.now_ms)
-        except OperationalError:
+        except OperationalError as exc:
             # What the server has seen of the TTLs is unknown.
             self._settling.forget()
+            if isinstance(exc, Fenced):
+                exc.skipped = _skipped(calls, replies)
             raise
-        skipped: list[str] = []
-        for (_, ordered), reply in zip(calls, replies, strict=True):
-            if reply:
-                skipped += [ordered[index].tag for index in reply]
-        return Settled(tuple(skipped), fetched)
+        if replicas is not None and waits:
+            replicas.note_settled(replies.pop())
+        return Settled(_skipped(calls, replies), fetched)
 
-    def _fetch(self, fetch: Fetch, before: Sequence[tuple[Any, ...]]) -> tuple[list[Any], Fetched]:
-        """Run commands, then a fetch, in one round trip; return the replies of the commands and what was fetched.
+    def _fetch(self, fetch: Fetch, before: Sequence[tuple[Any, ...]], before_replies: list[Any]) -> Fetched:
+        """Run commands, then a fetch, in one round trip; fill in the replies of the commands, and return what was fetched.
 
         Several queues share ``n``. A pipeline cannot pass on what one queue left of it: given n each, they could lease n times
         the number of queues; given a share each, a worker whose work is all in one queue would run at a fraction. So the queue
@@ -146,12 +175,11 @@ class RedisBroker:
         idle_on = self._idle.setdefault(fetch.process, set())
         leased: list[Leased] = []
         answers: list[tuple[str, list[Any]]] = []
-        before_replies: list[Any] = []
         left, spare = fetch.n, fetch.no_last_chance
         sent = time.time()
         if left <= 0:
             replies = self._connection.call([*before, *[self._fetch_command(fetch, queue, 0, False, spare) for queue in order]])
-            before_replies = replies[: len(before)]
+            before_replies += replies[: len(before)]
             answers = list(zip(order, replies[len(before) :], strict=True))
             self._take_in(fetch, answers, leased)
         else:
@@ -159,7 +187,8 @@ class RedisBroker:
                 commands = [*before, self._fetch_command(fetch, queue, left, fetch.idle and not leased, spare)]
                 replies = self._connection.call(commands)
                 if before:
-                    before_replies, before = replies[:-1], ()
+                    before_replies += replies[:-1]
+                    before = ()
                 answer = [(queue, replies[-1])]
                 answers += answer
                 taken = self._take_in(fetch, answer, leased)
@@ -180,7 +209,7 @@ class RedisBroker:
         self._see(now_ms, sent)
         dues = [answer[2] for _, answer in answers if answer[2]]
         revocations = max([answer[6] for _, answer in answers])
-        return before_replies, Fetched(tuple(leased), now_ms, min(dues, default=0), revocations)
+        return Fetched(tuple(leased), now_ms, min(dues, default=0), revocations)
 
     def _take_in(self, fetch: Fetch, answers: Sequence[tuple[str, list[Any]]], leased: list[Leased]) -> int:
         """Read the answers of fetch scripts into ``leased``; return how many messages came. Raises Fenced."""
@@ -254,7 +283,8 @@ class RedisBroker:
         return (int(float(newest[1])) if newest else 0), [id.decode() for id in ids]
 
     def wake(self, process: str) -> RedisWake:
-        return RedisWake(self.address, self.options, self.keys.wake(process))
+        # Half-open connections come together: the next call would wait for its answer as long as the PING has.
+        return RedisWake(self.address, self.options, self.keys.wake(process), on_silence=self._connection.close)
 
     # --- for supervisors ---
 
@@ -268,10 +298,11 @@ class RedisBroker:
             commands.append(
                 (
                     script("renew"),
-                    14,
+                    16,
                     *(keys.leases, keys.idle, keys.delayed, keys.levels),
-                    *keys.ready,
+                    *(*keys.ready, keys.dead, keys.dead_messages),
                     *(lease_ms, self.keys.wake_prefix),
+                    *(self.options.dead_letter_max, self.options.dead_letter_expires_s),
                     *marked,
                 )
             )
@@ -335,30 +366,9 @@ class RedisBroker:
             moved += reply
         return moved
 
-    def check_server(self) -> list[str]:
+    def check_server(self, queues: Sequence[str] = ()) -> list[str]:
         """Raise ImproperlyConfigured for a server that cannot keep fastq's promises; return warnings for one that may not."""
-        (info,) = self._connection.call([("INFO",)])
-        values = dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
-        name = "Valkey" if "valkey_version" in values else "Redis"
-        version = values.get("valkey_version") or values.get("redis_version", "0")
-        numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split(".")[:2])
-        if numbers < (6, 2):
-            raise ImproperlyConfigured(
-                f"{name} {version} at {self.url} is too old: fastq needs Redis 6.2 or later, or Valkey 7.2 or later."
-            )
-        policy = values.get("maxmemory_policy", "noeviction")
-        if policy.startswith("allkeys-"):
-            raise ImproperlyConfigured(
-                f"{name} at {self.url} may evict any key when memory is short (maxmemory-policy {policy}), queues and leases too: "
-                "set maxmemory-policy to noeviction."
-            )
-        warnings = []
-        if policy.startswith("volatile-") and values.get("maxmemory", "0") != "0":
-            warnings.append(
-                f"{name} at {self.url} may evict keys with a TTL when memory is short (maxmemory-policy {policy}): stored results, "
-                "and the numbers by which a repeated publish is recognised. Set maxmemory-policy to noeviction."
-            )
-        return warnings
+        return check_server(self._connection, self.keys, self.url, queues)
 
     def close(self) -> None:
         self._connection.close()
@@ -369,6 +379,11 @@ def _order(fetch: Fetch) -> tuple[str, ...]:
     queues = fetch.queues
     turn = fetch.number % len(queues) if len(queues) > 1 else 0
     return queues[turn:] + queues[:turn]
+
+
+def _skipped(calls: Iterable[tuple[Any, Sequence[Settlement]]], replies: Iterable[Sequence[int]]) -> tuple[str, ...]:
+    """Return the tags that settle scripts have skipped; more may stand behind their replies."""
+    return tuple(ordered[index].tag for (_, ordered), reply in zip(calls, replies, strict=False) for index in reply or ())
 
 
 def _ids(parts: Sequence[Sequence[Publication]]) -> list[str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fastq._core import unpackb
 from fastq.exceptions import DecodeError, OperationalError
 from fastq.transports.base import TransportOptions
-from fastq.transports.redis.connection import Address, Connection, explain
+from fastq.transports.redis.address import Address
+from fastq.transports.redis.connection import Connection
 
 __all__ = ["RedisInbox", "RedisWake", "Subscription"]
+
+#: how often an inbox looks whether the primary is where it was, seconds
+PLACE_CHECK_S = 1.0
 
 
 class Subscription:
@@ -49,6 +53,7 @@ class Subscription:
         raw = connection.raw_or_none()
         if raw is None:
             raise self._not_open()
+        connection.check_place()
         try:
             wait_s = timeout_s
             while raw.can_read(timeout=wait_s):
@@ -62,7 +67,7 @@ class Subscription:
             raise
         except Exception as error:
             connection.close()
-            raise explain(error, connection.address) from error
+            raise connection.explained(error) from error
         except BaseException:
             # Interrupted in the middle of a message: the stream is out of step.
             connection.close()
@@ -72,8 +77,12 @@ class Subscription:
 class RedisWake(Subscription):
     """The wake channel of a process: any message is a wake."""
 
-    def __init__(self, address: Address, options: TransportOptions, channel: str) -> None:
+    def __init__(
+        self, address: Address, options: TransportOptions, channel: str, on_silence: Callable[[], object] | None = None
+    ) -> None:
+        """``on_silence`` is called when a PING was not answered: what else leads there is silent too, most likely."""
         super().__init__(address, options, "wake", channel)
+        self._on_silence = on_silence
         #: a wake came while ``check`` waited for its answer
         self._woken = False
 
@@ -99,6 +108,8 @@ class RedisWake(Subscription):
             if answered:
                 return
         self._connection.close()
+        if self._on_silence is not None:
+            self._on_silence()
         raise OperationalError(
             f"Redis at {self._connection.address.display} did not answer a PING within {self._timeout_s:g} s: "
             "check the server's load and the network."
@@ -113,12 +124,16 @@ class RedisInbox(Subscription):
 
     def read(self, timeout_s: float | None) -> list[tuple[str, bytes | None]]:
         results: list[tuple[str, bytes | None]] = []
-        # None means "as long as it takes": an hour at a time.
+        # None means "as long as it takes": an hour at a time. Where sentinels may move the primary, a second at a time: word of
+        # that makes nothing readable here, and results are announced at the new one.
+        longest_s = PLACE_CHECK_S if self._connection.watches else 3600.0
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not results:
-            for payload in self._received(3600.0 if timeout_s is None else max(timeout_s, 0.0)):
+            left_s = longest_s if deadline is None else max(0.0, deadline - time.monotonic())
+            for payload in self._received(min(left_s, longest_s)):
                 if payload is not None:
                     results += _notice(payload)
-            if timeout_s is not None:
+            if left_s <= longest_s and deadline is not None:
                 break
         return results
 

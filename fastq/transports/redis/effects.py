@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastq._core import Settlement
+from fastq._core import DEAD, Settlement
+from fastq.ending import lasting
 from fastq.records import Count, Effects
 from fastq.transports.redis.keys import Keys, checked_level
 from fastq.transports.redis.packing import array_bytes
@@ -31,8 +32,9 @@ class EffectWords:
     What concerns the same list, or the same join, is gathered: a batch of a thousand counts of one join is a handful of commands.
     """
 
-    def __init__(self, keys: Keys, ordered: Sequence[Settlement], fetching: str | None) -> None:
-        """``fetching``: the queue from which the process fetches behind this call."""
+    def __init__(self, keys: Keys, ordered: Sequence[Settlement], fetching: str | None, dead_letter_s: int) -> None:
+        """``fetching``: the queue from which the process fetches behind this call; ``dead_letter_s``: how long a join is kept for a
+        body that becomes a dead letter."""
         self._keys = keys
         self._fetching = fetching
         #: per queue: its place among the keys, and what the script may push to there
@@ -47,7 +49,8 @@ class EffectWords:
         self._drops: list[Any] = []
         for owner, settlement in enumerate(ordered):
             if settlement.effects is not None:
-                self._add(owner, settlement.effects)
+                died = settlement.verdict == DEAD
+                self._add(owner, lasting(settlement.effects, dead_letter_s) if died else settlement.effects)
 
     def keys(self) -> list[str]:
         """Return the keys: 13 per queue, then one per join."""

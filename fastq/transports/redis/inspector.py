@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fastq._core import unpackb
 from fastq.exceptions import DecodeError
-from fastq.records import DeadLetter, Swept
+from fastq.records import DeadLetter, Revival, Swept
 from fastq.transports.base import TransportOptions
+from fastq.transports.redis.address import parse
 from fastq.transports.redis.broker import RedisBroker
-from fastq.transports.redis.connection import Connection, parse
+from fastq.transports.redis.connection import Connection
 from fastq.transports.redis.keys import LEVELS, Keys
 from fastq.transports.redis.purging import Purge
 from fastq.transports.redis.scripts import script
@@ -22,15 +22,21 @@ __all__ = ["RedisInspector"]
 #: keys per SCAN step
 SCAN = 1000
 
-#: dead letters moved or dropped per call
-STEP = 100
+#: dead letters and results of theirs that one call moves or drops
+STEP = 200
+
+#: bytes of a message that count as one more
+MESSAGE = 10_000
+
+#: dead letters read in one call: each has a traceback, and a message of any size
+READ = 50
 
 
 class RedisInspector:
     """An Inspector on one Redis server."""
 
     def __init__(self, url: str, options: TransportOptions) -> None:
-        self.address = parse(url)
+        self.address = parse(url, options.extra)
         self.url = self.address.display
         self.keys = Keys(options.prefix)
         self._connection = Connection(self.address, options, "inspector")
@@ -83,59 +89,111 @@ class RedisInspector:
     def revoke_waiting(self, queue: str, ids: Iterable[str], *, results: bool = True, most: int = 100_000) -> Swept:
         return Sweep(self._connection, self.keys, self._broker, queue, results=results, most=most).run(ids)
 
-    def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        keys = self.keys.queue(queue)
+    def dead(self, queue: str, *, limit: int = 100, offset: int = 0, before: DeadLetter | None = None) -> list[DeadLetter]:
         if limit <= 0:
             return []
-        names = self._connection.call([("ZREVRANGE", keys.dead, offset, offset + limit - 1)])[0]
+        names = self._names(queue, limit, offset) if before is None else self._older(queue, limit, offset, before)
         letters: list[DeadLetter] = []
-        for start in range(0, len(names), STEP):
-            step = names[start : start + STEP]
-            records = self._connection.call([("HMGET", keys.dead_messages, *step)])[0]
-            letters += [_letter(queue, name, record) for name, record in zip(step, records, strict=True) if record is not None]
+        for start in range(0, len(names), READ):
+            step = names[start : start + READ]
+            records = self._connection.call([("HMGET", self.keys.queue(queue).dead_messages, *[name for name, _ in step])])[0]
+            letters += [
+                _letter(queue, name, record, place)
+                for (name, place), record in zip(step, records, strict=True)
+                if record is not None
+            ]
+        if names and not letters:
+            # All of them have gone between the two looks: [] would say that there are no more.
+            return self.dead(queue, limit=limit, before=DeadLetter(names[-1][0].decode(), queue, b"", "", 0, place=names[-1][1]))
         return letters
 
-    def retry_dead(self, queue: str, names: Iterable[str]) -> int:
-        keys = self.keys.queue(queue)
+    def _names(self, queue: str, limit: int, offset: int) -> list[tuple[bytes, int]]:
+        dead = self.keys.queue(queue).dead
+        return _scored(self._connection.call([("ZREVRANGE", dead, offset, offset + limit - 1, "WITHSCORES")])[0])
+
+    def _older(self, queue: str, limit: int, offset: int, before: DeadLetter) -> list[tuple[bytes, int]]:
+        """Two batches can bury at one microsecond: of those with the same score the greater name comes first."""
+        dead, last = self.keys.queue(queue).dead, (before.place, before.key.encode())
+        older: list[tuple[bytes, int]] = []
+        at = 0
+        while len(older) < offset + limit:
+            step = _scored(
+                self._connection.call(
+                    [("ZREVRANGEBYSCORE", dead, before.place, "-inf", "WITHSCORES", "LIMIT", at, offset + limit)]
+                )[0]
+            )
+            older += [(name, place) for name, place in step if (place, name) < last]
+            at += len(step)
+            if len(step) < offset + limit:
+                break
+        return older[offset : offset + limit]
+
+    def retry_dead(
+        self, queue: str, names: Iterable[str], *, changes: Mapping[str, Revival] | None = None, to: str | None = None
+    ) -> int:
+        source, target, changes = self.keys.queue(queue), self.keys.queue(to or queue), changes or {}
         moved = 0
-        for step in _steps(dict.fromkeys(names)):
+        for step in _bounded(dict.fromkeys(names), changes):
+            letters: list[str | bytes] = []
+            results: list[str] = []
+            owners: list[Any] = []
+            for number, name in enumerate(step, 1):
+                change = changes.get(name, Revival())
+                letters += (name, change.message or b"")
+                for id in change.forget:
+                    key, is_hash = self.keys.result(id)
+                    results.append(key)
+                    owners += (number, "h" if is_hash else "s", id)
             moved += self._connection.run(
                 script("retry_dead"),
-                (keys.dead, keys.dead_messages, keys.idle, keys.levels, *keys.ready),
-                (self.keys.wake_prefix, *step),
+                (source.dead, source.dead_messages, target.idle, target.levels, *target.ready, *results),
+                (self.keys.wake_prefix, len(step), *letters, *owners),
             )
         return moved
 
     def delete_dead(self, queue: str, names: Iterable[str]) -> int:
         keys = self.keys.queue(queue)
-        deleted = 0
-        for step in _steps(names):
-            # The record goes first: an entry without one is not shown, and expires.
-            deleted += self._connection.call([("HDEL", keys.dead_messages, *step), ("ZREM", keys.dead, *step)])[0]
-        return deleted
+        return sum(
+            self._connection.run(script("delete_dead"), (keys.dead, keys.dead_messages), step)
+            for step in _bounded(names, {})
+        )
 
     def close(self) -> None:
         self._connection.close()
         self._broker.close()
 
 
-def _steps(names: Iterable[str]) -> Iterable[list[str]]:
-    left = iter(names)
-    while step := list(islice(left, STEP)):
+def _bounded(names: Iterable[str], changes: Mapping[str, Revival]) -> Iterator[list[str]]:
+    """Split into steps of bounded size; a letter with very many results to be forgotten makes one of its own."""
+    step: list[str] = []
+    weight = 0
+    for name in names:
+        change = changes.get(name)
+        own = 1 if change is None else 1 + len(change.forget) + len(change.message or b"") // MESSAGE
+        if step and weight + own > STEP:
+            yield step
+            step, weight = [], 0
+        step.append(name)
+        weight += own
+    if step:
         yield step
 
 
-def _letter(queue: str, name: bytes, record: bytes) -> DeadLetter:
+def _scored(reply: list[bytes]) -> list[tuple[bytes, int]]:
+    return [(name, int(float(score))) for name, score in zip(reply[0::2], reply[1::2], strict=True)]
+
+
+def _letter(queue: str, name: bytes, record: bytes, place: int) -> DeadLetter:
     """Read what the script ``bury`` wrote: "<died at (ms)>:<level>:<length of head>:" head message."""
     dead_ms, _, size, rest = record.split(b":", 3)
     head, message = rest[: int(size)], rest[int(size) :]
     reason, detail = _head(head)
-    return DeadLetter(name.decode(), queue, message, reason, int(dead_ms), detail)
+    return DeadLetter(name.decode(), queue, message, reason, int(dead_ms), detail, place)
 
 
 def _head(head: bytes) -> tuple[str, dict[str, object]]:
     try:
-        reason, packed = unpackb(head)
+        reason, packed, *_ = unpackb(head)
         detail: Any = unpackb(packed) if packed else {}
     except (DecodeError, TypeError, ValueError):
         return "unreadable", {}

@@ -52,6 +52,8 @@ class Purge:
             for level in reversed(range(LEVELS)):
                 purged += self._empty(keys.ready[level], str(level), sizes[1 + level])
         except BaseException:
+            # The reply that is missing may have been the one that told of leased messages.
+            self._leased = self._number > 0
             with suppress(OperationalError):  # what is raised already says more; a worker node puts the messages back then
                 self._leave()
             raise
@@ -98,7 +100,14 @@ class Purge:
         return settlement
 
     def _leave(self) -> None:
-        """Put back what could not be settled, and remove what belongs to this process."""
-        if self._leased:
-            self._broker.condemn([Lease(self._queue, self._process, "")])
-            self._broker.release(self._queue, self._process, {})
+        """Put back what could not be settled, and remove what belongs to this process. A lost connection gets a second try."""
+        if not self._leased:
+            return
+        try:
+            self._release()
+        except OperationalError:
+            self._release()
+
+    def _release(self) -> None:
+        self._broker.condemn([Lease(self._queue, self._process, "")])
+        self._broker.release(self._queue, self._process, {})

@@ -92,7 +92,7 @@ class SettleCalls:
             retried = [settlement for settlement in settlements if settlement.verdict == RETRY]
             dead = [settlement for settlement in settlements if settlement.verdict == DEAD]
             ordered = done + returned + retried + dead
-            effects = EffectWords(self._keys, ordered, fetching)
+            effects = EffectWords(self._keys, ordered, fetching, options.dead_letter_expires_s)
             effect_keys = effects.keys()
         tail: list[Any] = []
         for settlement in retried:
@@ -100,7 +100,7 @@ class SettleCalls:
                 raise ValueError(f"settlement {settlement.tag} of task {settlement.id}: RETRY without a message")
             tail += (checked_level(settlement.level), max(settlement.delay_ms, 0), settlement.message)
         for settlement in dead:
-            tail += (packb([settlement.reason, settlement.detail]), settlement.message or b"")
+            tail += (self._head(settlement), settlement.message or b"")
         result_keys: list[str] = []
         inboxes: list[Any] = []
         if results:
@@ -122,6 +122,14 @@ class SettleCalls:
             *(effects.words() if effects else ()),
         )
         return command, ordered
+
+    def _head(self, settlement: Settlement) -> bytes:
+        """Write what a dead letter says beside its message; the third element is the key of the join that it keeps."""
+        head: list[Any] = [settlement.reason, settlement.detail]
+        if settlement.effects is not None:
+            # One in another queue lies in another slot: it goes by its TTL.
+            head += [self._keys.queue(queue).join(join) for queue, join, _ in settlement.effects.drops if queue == settlement.queue]
+        return packb(head[:3])
 
     def _add_results(self, ordered: list[Settlement], keys: list[str], tail: list[Any], inboxes: list[Any]) -> None:
         """Append one group per results key to ``tail``, and what the inboxes are told."""

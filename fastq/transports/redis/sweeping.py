@@ -60,6 +60,8 @@ class Sweep:
                     self._look(self._keys.ready[level], str(level), some)
                 leased |= self._held(some)
         except BaseException:
+            # The reply that is missing may have been the one that told of leased messages.
+            self._took = self._number > 0
             with suppress(OperationalError):  # what is raised already says more; a worker node puts the messages back then
                 self._leave()
             raise
@@ -116,7 +118,14 @@ class Sweep:
         return found
 
     def _leave(self) -> None:
-        """Put back what could not be settled, and remove what belongs to this process."""
-        if self._took:
-            self._broker.condemn([Lease(self._queue, self._process, "")])
-            self._broker.release(self._queue, self._process, {})
+        """Put back what could not be settled, and remove what belongs to this process. A lost connection gets a second try."""
+        if not self._took:
+            return
+        try:
+            self._release()
+        except OperationalError:
+            self._release()
+
+    def _release(self) -> None:
+        self._broker.condemn([Lease(self._queue, self._process, "")])
+        self._broker.release(self._queue, self._process, {})

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from fastq.transports.base import TransportOptions
+from fastq.transports.base import Scope, TransportOptions
 from fastq.transports.sqlite.backend import SQLiteBackend
 from fastq.transports.sqlite.broker import SQLiteBroker
+from fastq.transports.sqlite.examining import SQLiteExaminer
 from fastq.transports.sqlite.inspector import SQLiteInspector
 from fastq.transports.sqlite.url import parse
 
-__all__ = ["SQLiteBackend", "SQLiteBroker", "SQLiteInspector", "open_backend", "open_broker", "open_inspector"]
+__all__ = [
+    "SQLiteBackend",
+    "SQLiteBroker",
+    "SQLiteExaminer",
+    "SQLiteInspector",
+    "open_backend",
+    "open_broker",
+    "open_examiner",
+    "open_inspector",
+]
 
 
 def open_broker(url: str, options: TransportOptions) -> SQLiteBroker:
@@ -24,3 +34,8 @@ def open_backend(url: str, options: TransportOptions) -> SQLiteBackend:
 def open_inspector(url: str, options: TransportOptions) -> SQLiteInspector:
     """Return an inspector of the file that the URL names."""
     return SQLiteInspector(parse(url), options)
+
+
+def open_examiner(url: str, options: TransportOptions, scope: Scope) -> SQLiteExaminer:
+    """Return an examiner of the file that the URL names."""
+    return SQLiteExaminer(parse(url), options, scope)

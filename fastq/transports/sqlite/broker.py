@@ -57,9 +57,11 @@ class Look:
     #: nothing was taken, but something was passed over
     only_last_chances: bool = False
 
-    def answer(self, fetch: Fetch) -> Fetched:
+    def answer(self, fetch: Fetch, skipped: Sequence[str] = ()) -> Fetched:
         if self.fetched is None:
-            raise Fenced(f"The lease of {fetch.process} is missing or was taken away.")
+            fenced = Fenced(f"The lease of {fetch.process} is missing or was taken away.")
+            fenced.skipped = tuple(skipped)
+            raise fenced
         return self.fetched
 
 
@@ -202,6 +204,7 @@ class SQLiteBroker:
                 self._number(sql),
                 results=self._results if results else None,
                 dead_letter_max=self._options.dead_letter_max,
+                dead_letter_s=self._options.dead_letter_expires_s,
             )
             if fetch is not None:
                 look = self._fetch(sql, fetch, now_ms)
@@ -210,7 +213,7 @@ class SQLiteBroker:
         self._wake(wakes, touched, fetch)
         if told:
             tell(self._database, self._post, told, now_ms)
-        return Settled(tuple(skipped), look.answer(fetch) if look is not None and fetch is not None else None)
+        return Settled(tuple(skipped), look.answer(fetch, skipped) if look is not None and fetch is not None else None)
 
     # --- rate limits ---
 

@@ -12,6 +12,7 @@ inside the lock of its owner (no transaction is cut), and opened again at its ne
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import sqlite3
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from fastq.exceptions import FastQError, ImproperlyConfigured, OperationalError
+from fastq.exceptions import ImproperlyConfigured, OperationalError
 from fastq.transports.sqlite import schema
 from fastq.transports.sqlite.errors import busy, explain
 from fastq.transports.sqlite.url import Target
@@ -30,6 +31,8 @@ from fastq.transports.sqlite.url import Target
 __all__ = ["Connection"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("fastq.transports")
 
 #: seconds; the first wait for the write lock: about the length of a small transaction
 FIRST_WAIT_S = 0.0001
@@ -60,6 +63,8 @@ class Connection:
         self._timeout_s = timeout_s
         self._sql: sqlite3.Connection | None = None
         self._writing = False
+        #: a transaction has been committed: what fails from now on was in order once
+        self._wrote = False
         #: called when what was learned from the file may not hold: opened anew (perhaps another file), or rolled back
         self.on_reset: Callable[[], object] = _nothing
         with _gate:
@@ -88,6 +93,7 @@ class Connection:
                 if self._sql is not None:
                     self._sql.execute("COMMIT")
                 self._writing = False
+                self._wrote = True
                 self.lock.release()
             except BaseException as failure:
                 self._undo(failure)
@@ -106,10 +112,8 @@ class Connection:
             self._writing = False
             self.lock.release()
         if isinstance(error, sqlite3.Error):
-            raise self._explained(error) from error
-
-    def _explained(self, error: sqlite3.Error) -> FastQError:
-        return explain(error, self.path, self._timeout_s, worked=self.file is not None)
+            # A file that may be read only is opened like any other, and is a wrong setting all the same.
+            raise explain(error, self.path, self._timeout_s, worked=self._wrote) from error
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return the rows of one query outside of any transaction."""
@@ -118,7 +122,7 @@ class Connection:
                 sql = self.opened()
                 return self._patiently(lambda: sql.execute(statement, values).fetchall())
             except sqlite3.Error as error:
-                raise self._explained(error) from error
+                raise explain(error, self.path, self._timeout_s, worked=self.file is not None) from error
 
     def data_version(self) -> int:
         """Return a number that changes when another connection has committed (2 us)."""
@@ -138,6 +142,9 @@ class Connection:
                     return self._sql
             # Two actors: someone removes the file; a producer makes a new one. Whoever kept the old one open would share
             # nothing with it, and not notice.
+            logger.warning(
+                "%s was removed or replaced: going on with what is there now; what was in the other file stays in it", self.path
+            )
             self.shut()
         self._sql = self._open()
         seen = os.stat(self.path)

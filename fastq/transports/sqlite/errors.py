@@ -39,8 +39,14 @@ def explain(error: sqlite3.Error, path: str, timeout_s: float, *, worked: bool) 
             return misuse(f"{path} cannot be opened: {_why_not(path)}.")
         case sqlite3.SQLITE_NOTADB:
             return misuse(f"{path} is not an SQLite database: name another file, or move this one away.")
-        case sqlite3.SQLITE_CORRUPT:
+        case sqlite3.SQLITE_IOERR:
+            # A limit on the size of files (ulimit -f) and some quotas come as this, not as a full disk.
             return OperationalError(
+                f"{path} cannot be read or written ({error.sqlite_errorname}): the disk is full or failing, or a limit is reached. "
+                "Nothing was changed."
+            )
+        case sqlite3.SQLITE_CORRUPT:
+            return misuse(
                 f"{path} is damaged ({error}): move it away, and save what can be read with `sqlite3 FILE .recover`."
             )
         case sqlite3.SQLITE_TOOBIG:

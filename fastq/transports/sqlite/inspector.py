@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-from fastq import _core
-from fastq.exceptions import DecodeError
-from fastq.records import DeadLetter, Swept
+from fastq.ending import kept_join
+from fastq.records import DeadLetter, Revival, Swept
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import baton, joins, places, purging, results, revocations
+from fastq.transports.sqlite import baton, dead, joins, places, purging, results, revocations
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
 from fastq.transports.sqlite.schema import MIDDLE, bounds
@@ -77,29 +74,34 @@ class SQLiteInspector:
         writer = self._results if results else None
         return revocations.Sweep(self._database, self._post, self._no(queue), writer, most).run(ids)
 
-    def dead(self, queue: str, *, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        rows = self._database.read(
-            "SELECT id, message, reason, dead_ms, detail FROM dead WHERE queue = ? ORDER BY id DESC LIMIT ? OFFSET ?",
-            (self._no(queue), limit, offset),
-        )
-        return [
-            DeadLetter(str(id), queue, message, reason, dead_ms, _detail(detail)) for id, message, reason, dead_ms, detail in rows
-        ]
+    def dead(self, queue: str, *, limit: int = 100, offset: int = 0, before: DeadLetter | None = None) -> list[DeadLetter]:
+        return dead.letters(self._database, queue, self._no(queue), limit, offset, None if before is None else before.place)
 
-    def retry_dead(self, queue: str, keys: Iterable[str]) -> int:
-        no = self._no(queue)
+    def retry_dead(
+        self, queue: str, keys: Iterable[str], *, changes: Mapping[str, Revival] | None = None, to: str | None = None
+    ) -> int:
+        changes = changes or {}
         with self._database as sql:
-            letters = _take(sql, no, keys, "level, message")
+            letters = dead.take(sql, self._no(queue), keys, "id, level, reason, message")
+            touched = []
             if letters:
-                # A new message: what it was charged with is forgotten.
-                places.append(sql, no, [(level, message[2:] if message[:1] == b"\xc1" else message) for level, message in letters])
-            wakes = baton.choose(sql, [no], time.time_ns() // 1_000_000)
+                touched = [places.queue_no(sql, to or queue)]
+                revived = []
+                for key, level, reason, message in letters:
+                    change = changes.get(str(key), Revival())
+                    # A new message: what it was charged with is forgotten.
+                    revived.append((level, change.message or (message[2:] if message[:1] == b"\xc1" else message)))
+                    if (join := kept_join(reason, message)) is not None:
+                        joins.keep(sql, join)
+                    results.forget_failures(sql, change.forget)
+                places.append(sql, touched[0], revived)
+            wakes = baton.choose(sql, touched, time.time_ns() // 1_000_000)
         self._wake(wakes)
         return len(letters)
 
     def delete_dead(self, queue: str, keys: Iterable[str]) -> int:
         with self._database as sql:
-            return len(_take(sql, self._no(queue), keys, "id"))
+            return dead.delete(sql, self._no(queue), keys, time.time_ns() // 1_000_000)
 
     def erase(self, queue: str, producer: str) -> None:
         """Remove every trace of a queue and of the producer that sent to it. Only for names that no other process has ever
@@ -127,22 +129,3 @@ class SQLiteInspector:
         """Return a queue's number, 0 for one that was never mentioned: nothing has that number."""
         rows = self._database.read("SELECT no FROM queues WHERE name = ?", (queue,))
         return int(rows[0][0]) if rows else 0
-
-
-def _take(sql: sqlite3.Connection, queue: int, keys: Iterable[str], columns: str) -> list[Any]:
-    """Delete letters and return some columns of those that were there, in the order of the keys."""
-    taken: list[Any] = []
-    for key in keys:
-        if key.isascii() and key.isdecimal() and len(key) < 19:
-            taken += sql.execute(f"DELETE FROM dead WHERE queue = ? AND id = ? RETURNING {columns}", (queue, int(key))).fetchall()
-    return taken
-
-
-def _detail(packed: bytes | None) -> dict[str, object]:
-    if packed is None:
-        return {}
-    try:
-        detail = _core.unpackb(packed)
-    except DecodeError:
-        return {}
-    return detail if isinstance(detail, dict) else {}

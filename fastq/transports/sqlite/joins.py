@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from fastq.records import Count, Drop, Growth, Joined, Opening, Publication
 from fastq.transports.sqlite.connection import Connection
 
-__all__ = ["OPENING_MS", "count", "discard", "drop", "expire", "grow", "load", "open_all", "seal"]
+__all__ = ["OPENING_MS", "count", "discard", "drop", "expire", "grow", "keep", "load", "open_all", "seal"]
 
 #: ms; a join whose members come in several transactions goes after this time, unless the last of them was made
 OPENING_MS = 600_000
@@ -123,6 +123,11 @@ def drop(sql: sqlite3.Connection, drops: Iterable[Drop], now_ms: int) -> None:
             _delete(sql, no)
     if later:
         sql.executemany("UPDATE joins SET expires_ms = ?, ended = 1 WHERE queue = ? AND id = ?", later)
+
+
+def keep(sql: sqlite3.Connection, one: Drop) -> None:
+    """Take back the end of a join: its body is to run again."""
+    sql.execute("UPDATE joins SET expires_ms = NULL, ended = 0 WHERE queue = ? AND id = ?", (one.queue, one.join))
 
 
 def discard(sql: sqlite3.Connection, queue: str) -> None:

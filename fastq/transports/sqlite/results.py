@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from fastq import _core
+from fastq.ending import FAILURE
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
 
-__all__ = ["Results", "expire", "tell"]
+__all__ = ["Results", "expire", "forget_failures", "tell"]
 
 #: results written between two sweeps; each sweep may drop twice as many as were written, so it keeps up with any rate
 SWEEP_EVERY = 1000
@@ -44,6 +45,11 @@ class Results:
         if self._since_sweep >= SWEEP_EVERY:
             expire(sql, now_ms, 2 * self._since_sweep)
             self._since_sweep = 0
+
+
+def forget_failures(sql: sqlite3.Connection, ids: Sequence[str]) -> None:
+    """Drop the records of these tasks that say FAILURE."""
+    sql.executemany(f"DELETE FROM results WHERE id = ? AND substr(record, 1, 9) = x'{FAILURE.hex()}'", [(id,) for id in ids])
 
 
 def expire(sql: sqlite3.Connection, now_ms: int, most: int) -> None:

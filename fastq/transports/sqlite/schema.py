@@ -23,12 +23,13 @@ it at the head, and are never given out twice, so a tag is unique for ever: a la
 
 from __future__ import annotations
 
+import re
 import secrets
 import sqlite3
 
 from fastq.exceptions import ImproperlyConfigured
 
-__all__ = ["APPLICATION_ID", "LAST_LEVEL", "MIDDLE", "VERSION", "bounds", "check", "create", "key_base", "level_of"]
+__all__ = ["APPLICATION_ID", "LAST_LEVEL", "MIDDLE", "VERSION", "bounds", "check", "create", "key_base", "level_of", "names"]
 
 #: "fstq" in the file's header: this is no other application's database
 APPLICATION_ID = 0x66737471
@@ -126,6 +127,11 @@ STEPS = (
 )
 #: of the tables; a newer one is refused, an older one is brought up to this in ``create``
 VERSION = len(STEPS)
+
+
+def names() -> list[str]:
+    """Return the names of all tables and indexes."""
+    return re.findall(r"CREATE (?:TABLE|INDEX) (\w+)", "".join(STEPS))
 
 
 def key_base(queue: int, level: int) -> int:

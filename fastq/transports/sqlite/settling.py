@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
+from fastq.ending import lasting
 from fastq.records import DEAD, DONE, RETRY, RETURN, Settlement
 from fastq.transports.sqlite import dead, effects, places
 from fastq.transports.sqlite.results import Results
@@ -29,6 +30,7 @@ def settle(
     *,
     results: Results | None,
     dead_letter_max: int,
+    dead_letter_s: int,
 ) -> tuple[list[str], list[Told], set[int]]:
     """Return the tags skipped, the results stored, and the queues that have new messages.
 
@@ -49,7 +51,11 @@ def settle(
         mine = _held(settlements, held)
         touched = _move(sql, mine, now_ms, dead_letter_max)
         sql.execute(DROP, (_keys(tags), process))
-    caused = [settlement.effects for settlement in mine if settlement.effects is not None]
+    caused = [
+        settlement.effects if settlement.verdict != DEAD else lasting(settlement.effects, dead_letter_s)
+        for settlement in mine
+        if settlement.effects is not None
+    ]
     if caused:
         touched.update(effects.carry_out(sql, caused, now_ms, number))
     stored: list[Told] = []
@@ -108,7 +114,7 @@ def _move(sql: sqlite3.Connection, settlements: Sequence[Settlement], now_ms: in
     if graves:
         dead.bury(sql, letters)
         dead.bury_leased(sql, leased_letters)
-        dead.cap(sql, graves, dead_letter_max)
+        dead.cap(sql, graves, dead_letter_max, now_ms)
     return touched
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import buckets, joins, results, revocations
+from fastq.transports.sqlite import buckets, dead, joins, results, revocations
 
 __all__ = ["sweep"]
 
@@ -28,8 +28,4 @@ def sweep(sql: sqlite3.Connection, now_ms: int, options: TransportOptions) -> No
     sql.execute("DELETE FROM producers WHERE seen_ms < ?", (now_ms - PRODUCER_MS,))
     sql.execute("DELETE FROM leases WHERE gone_ms BETWEEN 1 AND ?", (now_ms - TOMBSTONE_MS,))
     sql.execute("DELETE FROM missed WHERE missed_ms < ?", (now_ms - MISSED_MS,))
-    # Letters lie in the order in which they came, so only the oldest are looked at.
-    sql.execute(
-        "DELETE FROM dead WHERE id IN (SELECT id FROM (SELECT id, dead_ms FROM dead ORDER BY id LIMIT ?) WHERE dead_ms < ?)",
-        (MOST, now_ms - options.dead_letter_expires_s * 1000),
-    )
+    dead.expire(sql, now_ms - options.dead_letter_expires_s * 1000, MOST, now_ms)

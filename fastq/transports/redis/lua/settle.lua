@@ -121,6 +121,9 @@ for i = total - dead + 1, total do
 end
 if dead > 0 then
   trim(KEYS[5], KEYS[6], now, tonumber(ARGV[4]), tonumber(ARGV[5]), dead)
+  -- Both keys expire with the youngest.
+  redis.call('EXPIRE', KEYS[5], ARGV[5])
+  redis.call('EXPIRE', KEYS[6], ARGV[5])
 end
 
 local single_s, slot_s = tonumber(ARGV[6]), tonumber(ARGV[7])
