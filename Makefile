@@ -6,6 +6,7 @@
 #   make bench    compare the pools (BENCH= passes arguments on, such as BENCH=--benchmark-compare)
 #   make fuzz     mutate a million messages and feed them to every decoder (INPUTS=1000000)
 #   make chaos    kill processes and servers, many rounds (ROUNDS=10)
+#   make chaos MINUTES=10    the soak: full speed with a fault every 5 s, then a count (SEED= POOLS="prefork gevent" BROKER=sqlite EVERY=5)
 #   make docs     write docs/settings.md from the settings table
 #   make build    only create .venv and build the core in place
 #
@@ -21,6 +22,11 @@ PY := $(VENV)/bin/python
 # twice quiet: errors only, not pip's warnings about indexes and caches
 PIP := $(PY) -m pip install --quiet --quiet --disable-pip-version-check
 ROUNDS ?= 10
+MINUTES ?=
+SEED ?=
+POOLS ?=
+BROKER ?= redis
+EVERY ?= 5
 TESTS ?= tests
 INPUTS ?= 1000000
 BENCH ?=
@@ -76,7 +82,12 @@ bench: build $(VENV)/.stamp-bench
 	$(PY) benchmarks/pools.py $(BENCH)
 
 chaos: build
+ifeq ($(MINUTES),)
 	FASTQ_CHAOS_ROUNDS=$(ROUNDS) $(PY) -m pytest tests/chaos
+else
+	$(PY) -m tests.chaos.soak --minutes $(MINUTES) --broker $(BROKER) --every $(EVERY) --results benchmarks/results \
+		$(if $(SEED),--seed $(SEED)) $(if $(POOLS),--pools "$(POOLS)")
+endif
 
 fuzz: build
 	$(PY) -m tests.fuzz_decoders --inputs $(INPUTS)

@@ -53,6 +53,7 @@ class Worker:
         self.directory = directory
         self.path = directory / f"worker-{time.monotonic_ns()}.log"
         command = [sys.executable, "-m", "fastq", "-A", app, "worker", *arguments]
+        self.solo = "solo" in arguments
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **(env or {})}
         with self.path.open("wb") as log:
             self.process = subprocess.Popen(
@@ -83,8 +84,8 @@ class Worker:
         eventually(lambda: text in self.log, f"{text!r} in the worker's log:\n{self.log}")
 
     def pool_pids(self) -> list[int]:
-        """Return the pids of the processes that run tasks: the direct children that are no nursery (solo: the worker itself)."""
-        return [pid for pid in children(self.pid) if "PoolWorker" in _comm(pid)] or [self.pid]
+        """Return the pids of the processes that run tasks just now (solo: the worker itself); [] while there is none."""
+        return [self.pid] if self.solo else [pid for pid in children(self.pid) if "PoolWorker" in _comm(pid)]
 
     def terminate(self, number: int = signal.SIGTERM) -> int:
         """Send a signal to the worker and return its exit code."""

@@ -60,6 +60,12 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
     help="Hold at most N messages beyond the slots; 0: none. Default: adapts to measured run time.",
 )
 @click.option("--max-tasks-per-child", type=click.IntRange(min=1), metavar="N", help="Replace a process after it has run N tasks.")
+@click.option(
+    "--max-memory-per-child",
+    type=click.IntRange(min=1),
+    metavar="KIB",
+    help="Replace a process whose resident memory is above KIB after a task.",
+)
 @click.option("--time-limit", type=click.FloatRange(min=0), metavar="S", help="End a task that runs longer (task_time_limit).")
 @click.option(
     "--soft-time-limit",
@@ -98,6 +104,7 @@ def command(
     hostname: str | None,
     prefetch: int | None,
     max_tasks_per_child: int | None,
+    max_memory_per_child: int | None,
     time_limit: float | None,
     soft_time_limit: float | None,
     include: tuple[str, ...] | None,
@@ -107,8 +114,8 @@ def command(
 ) -> None:
     """Start a worker and stay in the foreground.
 
-    SIGTERM or Ctrl-C stops it warmly: running tasks finish, the rest goes back to the queue. A second signal stops it at once;
-    what was running then runs again elsewhere.
+    SIGTERM or Ctrl-C stops it warmly: running tasks finish, the rest goes back to the queue. A second signal, or SIGQUIT, stops it
+    at once (worker_soft_shutdown_timeout: after that time); what was running then runs again elsewhere.
 
     Any setting can be given behind the options, where it wins over the application's: worker.lease=20, task_acks_late=no.
     """
@@ -128,6 +135,7 @@ def command(
         hostname=hostname,
         prefetch=0 if disable_prefetch else prefetch,
         max_tasks_per_child=max_tasks_per_child,
+        max_memory_per_child=max_memory_per_child,
         retry=not no_retry,
         broker=settings.broker,
         result_backend=settings.result_backend,

@@ -17,7 +17,6 @@ _BEAT = "kept for a scheduler; a worker does not use it"
 _EVENTS = "kept for monitoring; a worker sends no events"
 _CONTROL = "kept for remote control; there is no queue for it"
 _OTHER_BACKEND = "a result backend that fastq does not have"
-_SHUTDOWN = "SIGTERM lets tasks finish, the second signal hands them back"
 _BACKEND_RETRY = "results are stored by the call that reports the task, which is repeated until the broker answers"
 _CHORD = "a chord is counted in the broker: nobody polls for it"
 _SIGNING = "messages are signed by security_key alone, see the page on security"
@@ -64,8 +63,6 @@ _ROWS: Mapping[str, tuple[Any, str]] = {
     "redis_password": (None, _IN_URL),
     "redis_client_name": (None, "connections are named after what they are for"),
     "redis_max_connections": (None, _NO_POOL),
-    "redis_socket_timeout": (120.0, "30 s, in supervisors less than a third of worker_lease"),
-    "redis_socket_connect_timeout": (None, "see broker_connection_timeout"),
     "redis_socket_keepalive": (False, "it is always on"),
     "redis_retry_on_timeout": (False, "a call whose answer is lost is repeated, and counts once"),
     "redis_backend_health_check_interval": (None, "connections are probed once per worker_lease"),
@@ -91,11 +88,8 @@ _ROWS: Mapping[str, tuple[Any, str]] = {
     "worker_detect_quorum_queues": (True, _QUEUE_TYPE),
     "worker_deduplicate_successful_tasks": (False, "a late report of a task that was handed on changes nothing"),
     "worker_cancel_long_running_tasks_on_connection_loss": (False, "a lost connection does not free the tasks of a living process"),
-    "worker_max_memory_per_child": (None, "processes are not replaced for their memory"),
     "worker_send_task_events": (False, _EVENTS),
     "worker_enable_remote_control": (True, _CONTROL),
-    "worker_soft_shutdown_timeout": (0.0, _SHUTDOWN),
-    "worker_enable_soft_shutdown_on_idle": (False, _SHUTDOWN),
     "worker_proc_alive_timeout": (4.0, "a process that does not come up is replaced"),
     "worker_lost_wait": (10.0, "a dead process is noticed at once"),
     "worker_pool_restarts": (False, "processes are replaced by restarting the worker"),

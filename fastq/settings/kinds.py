@@ -127,6 +127,18 @@ def _seconds(value: Any) -> float:
     return number
 
 
+#: seconds; it is renewed each third of it, by a call that must have failed before the next is due: with less than a quarter of a
+#: second for that, a busy machine looks dead
+SHORTEST_LEASE_S = 1.0
+
+
+def _lease(value: Any) -> float:
+    number = _seconds(value)
+    if number < SHORTEST_LEASE_S:
+        raise ValueError
+    return number
+
+
 def _limit(value: Any) -> float | None:
     return _seconds(value) or None
 
@@ -235,6 +247,9 @@ SLOTS = Kind("integer", "a whole number, 1 or more, or None", _optional(_slots))
 PRIORITY = Kind("integer", "a whole number from 0 to 9", _optional(_integer(0, 9)))
 DELIVERIES = Kind("integer", "a whole number from 1 to 127", _integer(1, 127))
 SECONDS = Kind("number", "a number of seconds, or a timedelta", _seconds)
+LEASE = Kind(
+    "number", f"a number of seconds, or a timedelta, {SHORTEST_LEASE_S:g} s or more (a lease is renewed each third of it)", _lease
+)
 OPTIONAL_SECONDS = Kind("number", "a number of seconds, a timedelta, or None", _optional(_seconds))
 LIMIT = Kind("number", "a number of seconds, a timedelta, or None", _optional(_limit))
 RATE = Kind("rate", "a number of tasks a second, text such as '10/s', '100/m' or '1000/h', or None", _optional(_rate))

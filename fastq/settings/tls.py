@@ -22,7 +22,7 @@ _ALIASES = {"cert_reqs": "ssl_cert_reqs", "ca_certs": "ssl_ca_certs", "certfile"
 def secured(url: str, tls: bool | Mapping[str, Any] | None, setting: str) -> str:
     """Return the URL with TLS as ``setting`` asks for it. What the URL itself says wins; other schemes than Redis' stay."""
     scheme, separator, rest = url.partition("://")
-    if not tls or scheme not in ("redis", "rediss"):
+    if not tls or scheme not in ("redis", "rediss", "sentinel"):
         return url
     place, _, query = rest.partition("?")
     there = {part.partition("=")[0] for part in query.split("&")}
@@ -40,5 +40,7 @@ def secured(url: str, tls: bool | Mapping[str, Any] | None, setting: str) -> str
             value = _REQUIREMENTS[value]
         text = ("true" if value else "false") if isinstance(value, bool) else str(value)
         added.append(f"{name}={quote(text, safe='/')}")
+    if scheme == "sentinel" and "ssl" not in there:
+        added.append("ssl=true")  # to the servers: how to speak to the sentinels is among the transport options
     query = "&".join(filter(None, (query, *added)))
-    return f"rediss{separator}{place}" + (f"?{query}" if query else "")
+    return f"{'sentinel' if scheme == 'sentinel' else 'rediss'}{separator}{place}" + (f"?{query}" if query else "")

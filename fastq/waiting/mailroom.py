@@ -7,7 +7,8 @@ Stories thought through:
 - A result is stored before the subscription: it is read once, together with others sent before it (``unread``).
 - The connection breaks: after the new subscription everything waited for is read again (a new *epoch*; what was sent in an
   earlier one is read before it is waited for).
-- The server goes away without a word (half-open link): a slow poll, 1 to 30 s, reads what is waited for.
+- The server goes away without a word (half-open link): a slow poll, 1 to 30 s, reads what is waited for; what it finds should have
+  come through the inbox, so that is opened anew.
 - The leader is interrupted while reading: the inbox may have half a message, so it is closed and the next leader subscribes again.
 - A state that is not final (STARTED, PROGRESS, RETRY) comes through the inbox: it is put into the result, and the wait goes on.
 """
@@ -240,7 +241,11 @@ class Mailroom:
                 return ticket is None or not ticket.waits(first)
             # a wait may end a moment early
             if time.monotonic() >= poll_at - 0.001:
-                self.read_waiting(None)
+                if self.read_waiting(None):
+                    # a word that never came: the link is half-open, or the server has restarted behind a proxy. At worst it was on
+                    # its way just now, and subscribing again costs a round trip
+                    logger.info("Results came without a word in the inbox: subscribing again")
+                    self.drop_inbox()
                 poll_s = min(poll_s * 2, POLL_MOST_S)
                 poll_at = time.monotonic() + poll_s
 
@@ -324,15 +329,14 @@ class Mailroom:
         if batch:
             self._take(self.records.of(batch), from_backend=True)
 
-    def read_waiting(self, ticket: Ticket | None) -> None:
-        """Read what somebody (or one ticket) waits for: the slow poll, and the last look before a timeout."""
+    def read_waiting(self, ticket: Ticket | None) -> bool:
+        """Read what somebody (or one ticket) waits for: the slow poll, and the last look before a timeout. True: some was there."""
         with self.lock:
             ids = list(self.waiting if ticket is None else ticket.missing)
-        if ids:
-            self._take(self.records.of(ids), from_backend=True)
+        return bool(ids) and self._take(self.records.of(ids), from_backend=True)
 
-    def _take(self, arrivals: Iterable[tuple[str, bytes | None]], from_backend: bool = False) -> None:
-        """Put records into results and wake who waits for them."""
+    def _take(self, arrivals: Iterable[tuple[str, bytes | None]], from_backend: bool = False) -> bool:
+        """Put records into results and wake who waits for them; True if somebody was."""
         large: list[str] = []
         woken: dict[Ticket, None] = {}
         with self.lock:
@@ -361,6 +365,7 @@ class Mailroom:
             self.ripen()
         if large:  # too large for the inbox message: it said only that they are there
             self._take(self.records.of(large), from_backend=True)
+        return bool(woken)
 
     def ripen(self, records: Iterable[tuple[str, bytes | None]] = ()) -> None:
         """Find the watched results that have come; ``records`` may be theirs."""

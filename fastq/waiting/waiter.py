@@ -13,6 +13,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fastq import patience
 from fastq.waiting.mailroom import Mailroom
 from fastq.waiting.tickets import Awaited, Ticket, Watched, sort_out
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Awaited", "Waiter", "Watched"]
 
 A = TypeVar("A", bound=Awaited)
+T = TypeVar("T")
 
 #: polling for results whose tasks this process did not send: there is no inbox for them
 FOREIGN_FIRST_S, FOREIGN_MOST_S = 0.005, 0.5
@@ -89,13 +91,14 @@ class Waiter:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         room = self._room()
         if self._foreign(room, missing):
-            return self._poll(room, missing, deadline, first)
+            return self._poll(room, missing, deadline, first, deadline)
         ticket = Ticket.blocking(missing)
         stale = room.enter(ticket)
         try:
-            while stale:
-                room.read_batch(stale)
-            room.serve(ticket, deadline, first)
+            with patience.until(deadline):
+                while stale:
+                    room.read_batch(stale)
+                room.serve(ticket, deadline, first)
         finally:
             room.leave(ticket)
         return _taken(ticket)
@@ -118,17 +121,19 @@ class Waiter:
         ticket = Ticket.blocking(missing)
         try:
             stale = None if foreign else room.enter(ticket)
-            while stale:
-                room.read_batch(stale)
+            with patience.until(deadline):
+                while stale:
+                    room.read_batch(stale)
             while missing or ticket.fresh:
                 until = deadline
                 if step_s is not None:
                     step = time.monotonic() + step_s
                     until = step if deadline is None else min(step, deadline)
                 if foreign:
-                    fresh: list[A] = self._poll(room, missing, until, True)
+                    fresh: list[A] = self._poll(room, missing, until, True, deadline)
                 else:
-                    room.serve(ticket, until, True)
+                    with patience.until(deadline):
+                        room.serve(ticket, until, True)
                     room.step_out(ticket)
                     fresh = _taken(ticket)
                 if not fresh and until is deadline:
@@ -140,12 +145,16 @@ class Waiter:
             if not foreign:
                 room.leave(ticket)
 
-    def _poll(self, room: Mailroom, missing: dict[str, list[Awaited]], deadline: float | None, first: bool) -> list[Any]:
-        """Read with back-off what this process did not send; what comes is taken out of ``missing``."""
+    def _poll(
+        self, room: Mailroom, missing: dict[str, list[Awaited]], deadline: float | None, first: bool, patient_until: float | None
+    ) -> list[Any]:
+        """Read with back-off what this process did not send; what comes is taken out of ``missing``. ``patient_until``: how long a
+        server that does not answer is waited for."""
         found: list[Awaited] = []
         pause_s = FOREIGN_FIRST_S
         while True:
-            records = room.records.of(list(missing))
+            with patience.until(patient_until):
+                records = room.records.of(list(missing))
             for id, record in records:
                 if record is None:
                     continue
@@ -184,7 +193,7 @@ class Waiter:
         stale = room.enter(ticket)
         try:
             while stale:
-                await loop.run_in_executor(None, room.read_batch, stale)
+                await loop.run_in_executor(None, _within(timeout_s, room.read_batch), stale)
             await self._aserve(room, ticket, deadline, first)
         finally:
             room.leave(ticket)
@@ -210,7 +219,7 @@ class Waiter:
         stale = room.enter(ticket)
         try:
             while stale:
-                await loop.run_in_executor(None, room.read_batch, stale)
+                await loop.run_in_executor(None, _within(timeout_s, room.read_batch), stale)
             while missing or ticket.fresh:
                 await self._aserve(room, ticket, deadline, True)
                 fresh: list[A] = _taken(ticket)
@@ -240,7 +249,7 @@ class Waiter:
                 except TimeoutError:
                     break
         if ticket.waits(first):
-            await loop.run_in_executor(None, room.read_waiting, ticket)
+            await loop.run_in_executor(None, _within(0.0, room.read_waiting), ticket)
 
     async def _apoll(self, room: Mailroom, missing: dict[str, list[Awaited]], deadline: float | None, first: bool) -> list[Any]:
         import asyncio  # lazy: only where an event loop runs already
@@ -248,8 +257,9 @@ class Waiter:
         loop = asyncio.get_running_loop()
         found: list[Awaited] = []
         pause_s = FOREIGN_FIRST_S
+        patient_until = None if deadline is None else time.monotonic() + deadline - loop.time()
         while True:
-            found += await loop.run_in_executor(None, self._poll, room, missing, 0.0, first)
+            found += await loop.run_in_executor(None, self._poll, room, missing, time.monotonic(), first, patient_until)
             if not missing or (first and found):
                 return found
             if deadline is not None:
@@ -277,6 +287,19 @@ class Waiter:
         if room is not None:
             _inherited.append(room)
             self._base = room.epoch + 1
+
+
+def _within(seconds: float | None, read: Callable[[T], object]) -> Callable[[T], object]:
+    """Return what reads in a thread of an executor, which does not know how long the caller can wait."""
+    if seconds is None:
+        return read
+    deadline = time.monotonic() + seconds
+
+    def hurried(what: T) -> object:
+        with patience.until(deadline):
+            return read(what)
+
+    return hurried
 
 
 def _taken(ticket: Ticket) -> list[Any]:

@@ -130,8 +130,8 @@ class Herald:
         if "start" in message and not self._ready:
             self._ready = True
             self._tell({"event": READY})
-        elif "stop" in message and message["stop"] != self._how:
-            self._how = message["stop"]
+        elif "stop" in message and message.get("told", message["stop"]) != self._how:
+            self._how = message.get("told", message["stop"])
             self._tell({"event": STOPPING, "how": self._how, "sig": message.get("sig", "")})
 
     def end(self) -> None:

@@ -21,7 +21,9 @@ from fastq.worker.consumer import Consumer
 from fastq.worker.failures import Failures
 from fastq.worker.feeder import Feeder
 from fastq.worker.finished import Finished
+from fastq.worker.flight import Flight
 from fastq.worker.gate import Gate
+from fastq.worker.memory import Memory
 from fastq.worker.meta import Meta
 from fastq.worker.notify import Notifier
 from fastq.worker.outcomes import Outcomes
@@ -47,6 +49,9 @@ C = TypeVar("C", bound=Consumer)
 OnError = Callable[[Delivery, BaseException, int], "Settlement"]
 
 logger = logging.getLogger("fastq.worker.trace")
+
+#: an answer of the broker may take that long under any lease, seconds: a busy disk stops a server for a moment
+SHORTEST_ANSWER_S = 2.0
 
 #: characters of a return value shown in the log
 REPR_MAX = 1_024
@@ -82,6 +87,8 @@ def assemble(
     consumer: Callable[..., C],
     prefetch: int | None = None,
     max_tasks: int | None = None,
+    memory: Memory | None = None,
+    flight: Flight | None = None,
     clock_of: Callable[[Broker], Callable[[], int]] = lambda broker: wall_ms,
     around_error: Callable[[OnError], OnError] = lambda on_error: on_error,
 ) -> Parts[C]:
@@ -91,8 +98,10 @@ def assemble(
     the clock that stamps results when the broker's was seen long ago. ``around_error`` may look at what runs raise.
     """
     conf = app.conf
-    broker = app.open_broker()
-    backend = app.open_backend()
+    # Nothing that is asked for blocks the server, so silence means that its host is gone: known within about a lease.
+    longest_s = max(SHORTEST_ANSWER_S, conf.worker_lease)
+    broker = app.open_broker(longest_s)
+    backend = app.open_backend(longest_s)
     stores = backend is not None
     window = BatchWindow()
     notifier = Notifier()
@@ -105,6 +114,7 @@ def assemble(
         stores=stores,
         errors_even_if_ignored=conf.task_store_errors_even_if_ignored,
         now_ms=clock.now_ms,
+        node=node,
     )
     arguments = Arguments(app, serializers, broker, backend, partial(_open_join_store, app))
     outcomes = Outcomes(
@@ -151,6 +161,8 @@ def assemble(
         lease_ms=int(conf.worker_lease * 1000),
         max_deliveries=conf.task_max_deliveries,
         max_tasks=max_tasks,
+        memory=memory,
+        flight=flight,
         rates=Rates(broker, conf, node),
         finished=None if backend is None or backend.shares(broker) else Finished(backend, clock.now_ms),
     )

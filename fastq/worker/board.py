@@ -11,8 +11,9 @@ import os
 
 from fastq._core import ProcessBoard
 from fastq.worker.deadlines import Deadlines
+from fastq.worker.flight import Flight
 
-__all__ = ["Board", "capacity", "open_deadlines", "open_region"]
+__all__ = ["Board", "capacity", "open_deadlines", "open_flight", "open_region"]
 
 #: records for held deliveries beyond two per slot: one batch being settled (1,000 at most) and the next one held
 HELD_RECORDS = 2048
@@ -26,7 +27,7 @@ def capacity(slots: int) -> int:
 def region_size(slots: int) -> int:
     """Return the bytes of one region, in whole pages: each is mapped by itself."""
     page = mmap.ALLOCATIONGRANULARITY
-    return -(-(_board_size(slots) + Deadlines.size(slots)) // page) * page
+    return -(-(_board_size(slots) + Deadlines.size(slots) + Flight.SIZE) // page) * page
 
 
 def _board_size(slots: int) -> int:
@@ -43,6 +44,11 @@ def open_deadlines(fd: int, index: int, slots: int) -> Deadlines:
     return Deadlines(_map(fd, index, slots)[_board_size(slots) :], slots)
 
 
+def open_flight(fd: int, index: int, slots: int) -> Flight:
+    """Map what says whether a fetch of one process index is on its way, behind both."""
+    return Flight(_map(fd, index, slots)[_board_size(slots) + Deadlines.size(slots) :])
+
+
 def _map(fd: int, index: int, slots: int) -> memoryview:
     size = region_size(slots)
     return memoryview(mmap.mmap(fd, size, offset=index * size))
@@ -55,6 +61,7 @@ class Board:
         self.fd = _shared_descriptor()
         self._regions: dict[int, ProcessBoard] = {}
         self._deadlines: dict[int, Deadlines] = {}
+        self._flights: dict[int, Flight] = {}
 
     def region(self, index: int, slots: int) -> ProcessBoard:
         """Return the region of a process index, the board growing as needed. ``slots`` is the same for all."""
@@ -73,9 +80,17 @@ class Board:
             table = self._deadlines[index] = open_deadlines(self.fd, index, slots)
         return table
 
+    def flight(self, index: int, slots: int) -> Flight:
+        """Return what says whether a fetch of a process index is on its way; the index has a region already."""
+        flight = self._flights.get(index)
+        if flight is None:
+            flight = self._flights[index] = open_flight(self.fd, index, slots)
+        return flight
+
     def close(self) -> None:
         self._regions.clear()
         self._deadlines.clear()
+        self._flights.clear()
         os.close(self.fd)
 
 

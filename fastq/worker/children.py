@@ -15,34 +15,32 @@ from typing import Any
 
 from fastq._core import ProcessBoard
 from fastq.worker.board import Board
-from fastq.worker.deaths import describe, kill
+from fastq.worker.deaths import describe, explain, kill
 from fastq.worker.hello import Hello
 from fastq.worker.identity import Identity
+from fastq.worker.infancy import Infancy
 from fastq.worker.keeper import Keeper
 from fastq.worker.link import Link, LinkError
 from fastq.worker.loop import Loop
 from fastq.worker.overdue import Overdue
 from fastq.worker.procname import display_name
 from fastq.worker.reaper import Snapshot
-from fastq.worker.reconnect import Backoff
 from fastq.worker.say import say_ready
 from fastq.worker.shutdown import Shutdown, Stage
+from fastq.worker.standstill import Standstill
+from fastq.worker.stopping import Holdup, running_on
 from fastq.worker.timeouts import Overrun
 
 __all__ = ["Children", "receive"]
 
 logger = logging.getLogger("fastq.worker")
 
-#: a process that dies younger than this died of something that its successor will meet too
-YOUNG_S = 5.0
-#: so many young deaths in a row are replaced at once: chaos, or a poisonous task on its way to the dead letters
-FREE_DEATHS = 3
-
 
 @dataclass(slots=True)
 class Child:
     """One worker process."""
 
+    #: of its region on the board, and in its names
     index: int
     serial: int
     link: Link
@@ -54,10 +52,16 @@ class Child:
     #: names it had before it was fenced
     former: list[str] = field(default_factory=list)
     ready: bool = False
+    #: it takes no more tasks, and ends when what it runs has ended
+    spent: bool = False
+    #: its successor was started ahead of its end
+    relieved: bool = False
     #: what it said went wrong
     error: str = ""
     #: from its first run with a hard time limit on
     overdue: Overdue | None = None
+    #: from its admission on
+    standstill: Standstill | None = None
 
 
 class Children:
@@ -93,9 +97,9 @@ class Children:
         self._serial = 0
         self._keeper: Keeper | None = None
         self._was_ready = False
-        #: by index
-        self._young_deaths: dict[int, int] = {}
-        self._delays: dict[int, Backoff] = {}
+        #: how many deliveries the processes of a stopping node have given back that had not started
+        self.returned = 0
+        self._infancy = Infancy()
         #: exit statuses that came before the word of the pid
         self._early: dict[int, int] = {}
 
@@ -118,6 +122,7 @@ class Children:
         self._serial += 1
         self._region(index).clear()
         self._board.deadlines(index, hello.slots).clear()
+        self._board.flight(index, hello.slots).clear()
         request = {
             "serial": self._serial,
             "index": index,
@@ -158,6 +163,7 @@ class Children:
         keeper.enter(*(child.process for child in children))
         for child in children:
             child.link.send({"start": {"process": child.process}})
+            self._watch_standstill(keeper, child)
         if not self._was_ready and all(child.process for child in self._children.values()):
             self._was_ready = True
             say_ready(self._identity.node)
@@ -179,15 +185,26 @@ class Children:
             if keeper is not None:
                 self._admit(keeper, [child])
         elif "holding" in message and keeper is not None and child.process:
-            keeper.watch(child.process, self._region(child.index))
+            flight = self._board.flight(child.index, self._hello.slots)
+            keeper.watch(child.process, self._region(child.index), flight)
         elif "limits" in message:
             self._watch_limits(child)
+        elif "answered" in message and child.standstill is not None:
+            child.standstill.answered()
         elif "recycle" in message:
             logger.info("Process %r ends (%s), another takes its place", self._title(child.index), message["recycle"])
+            child.spent = True
+            self._relieve(child)
         elif "fenced" in message and keeper is not None:
             self._rename(keeper, child, message["fenced"])
         elif "error" in message:
             child.error = message["error"]
+        elif "stopped" in message:
+            self.returned += message.get("returned", 0)
+            busy = self._hello.pool == "prefork" and running_on(self._region(child.index), self._hello.queues)
+            if busy and message["stopped"] == "cold":
+                # its main thread is in the task and nothing settles that any more: the less of it runs twice the better
+                kill(child.pid)
 
     def _rename(self, keeper: Keeper, child: Child, fenced: str) -> None:
         """Give a process whose lease was taken away a new name; under the old one it only settles what it was running."""
@@ -199,6 +216,22 @@ class Children:
             keeper.enter(child.process)
         child.link.send({"process": child.process})
 
+    def _relieve(self, child: Child) -> None:
+        """Start the successor of a process of many slots at once: the longest of its tasks may run for hours, and its other slots
+        would be idle for as long. Not of one slot: two long tasks would run where one was allowed.
+
+        A place has two indexes, so there are two processes at most: what is spent while its predecessor still runs waits for that.
+        """
+        if self._hello.slots > 1 and len(self._at(child.index)) == 1 and self._shutdown.stage is Stage.RUNNING:
+            child.relieved = True
+            processes = self._hello.processes
+            self._start(child.index + processes if child.index < processes else child.index - processes)
+
+    def _at(self, index: int) -> list[Child]:
+        """Return the processes of one place."""
+        processes = self._hello.processes
+        return [child for child in self._children.values() if child.index % processes == index % processes]
+
     def _watch_limits(self, child: Child) -> None:
         """A run with a hard time limit has begun that is due before the next look."""
         if not child.pid:
@@ -209,6 +242,20 @@ class Children:
                 self._loop, self._region(child.index), deadlines, self._hello.queues, kill=lambda: kill(child.pid)
             )
         child.overdue.look()
+
+    def _watch_standstill(self, keeper: Keeper, child: Child) -> None:
+        """Look from time to time whether the broker answers a process, as long as it takes tasks."""
+        hello = self._hello
+        foreign = hello.backend_url != hello.broker_url and not hello.backend_url.startswith("disabled:")
+        child.standstill = Standstill(hello.lease_ms / 1000, foreign=foreign)
+        child.standstill.watch(
+            self._loop,
+            self._region(child.index),
+            self._title(child.index),
+            wanted=lambda: child.serial in self._children and not child.spent and self._shutdown.stage is Stage.RUNNING,
+            reachable=lambda: keeper.reachable,
+            replace=lambda: kill(child.pid),
+        )
 
     def _region(self, index: int) -> ProcessBoard:
         return self._board.region(index, self._hello.slots)
@@ -236,6 +283,7 @@ class Children:
         if not child.link.closed:
             for message in receive(child.link):
                 child.error = message.get("error", child.error)
+                self.returned += message.get("returned", 0)
         self._drop(child)
         charge = self._shutdown.stage < Stage.COLD
         overruns: Sequence[Overrun] = ()
@@ -243,32 +291,33 @@ class Children:
             child.overdue.stop()
             overruns = child.overdue.overruns
         if child.process and self._keeper is not None:
-            snapshot = Snapshot.of(self._region(child.index), self._hello.queues)
+            how = f"ended with {explain(status)}" if status else "died"
+            snapshot = Snapshot.of(self._region(child.index), self._hello.queues, how)
             for process in (child.process, *child.former):
                 self._keeper.bury(process, snapshot, charge=charge, overruns=overruns)
         if status and self._shutdown.stage < Stage.COLD:
-            logger.error("Process %r pid:%d exited with %s", self._title(child.index), child.pid, describe(status))
+            how = f"{describe(status)}, killed: its task was over its hard time limit" if overruns else explain(status)
+            logger.error("Process %r pid:%d exited with %s", self._title(child.index), child.pid, how)
             if child.error:
                 logger.error("%s", child.error)
         if self._shutdown.stage is not Stage.RUNNING:
             self._tell_if_gone()
         elif child.error and not self._was_ready:
             self._fail(child.error)
+        elif child.relieved:
+            for successor in self._at(child.index):
+                if successor.spent:
+                    self._relieve(successor)
         else:
             self._replace(child, in_order=status == 0 or bool(overruns))
 
     def _replace(self, child: Child, *, in_order: bool) -> None:
         index = child.index
-        if in_order or time.monotonic() - child.born_s > YOUNG_S:
-            self._young_deaths.pop(index, None)
-            self._delays.pop(index, None)
+        age_s = time.monotonic() - child.born_s
+        deaths, delay_s = self._infancy.died(index, age_s, self._region(index), in_order=in_order)
+        if not delay_s:
             self._start(index)
             return
-        deaths = self._young_deaths[index] = self._young_deaths.get(index, 0) + 1
-        if deaths <= FREE_DEATHS:
-            self._start(index)
-            return
-        delay_s = self._delays.setdefault(index, Backoff(longest_s=15.0, first_s=0.5)).next_s()
         logger.error("%s died young %d times in a row, the next one starts in %.1f s", self._title(index), deaths, delay_s)
         self._loop.after(delay_s, lambda: self._start(index))
 
@@ -286,11 +335,26 @@ class Children:
 
     # --- stopping ---
 
-    def tell(self, how: str, sig: str = "") -> None:
-        """Ask all to stop, warm or cold. ``sig``: the name of the signal that asked for it, which receivers of signals are told."""
-        message = {"stop": how, "sig": sig} if sig and self._hello.listened else {"stop": how}
+    def tell(self, how: str, sig: str = "", *, told: str = "") -> None:
+        """Ask all to stop, warm or cold. ``sig``: the name of the signal that asked for it, which receivers of signals are told;
+        ``told``: what they are told instead of ``how``."""
+        message = {"stop": how}
+        if sig and self._hello.listened:
+            message |= {"sig": sig, "told": told or how}
         for child in self._children.values():
             child.link.send(message)
+
+    def holdups(self) -> list[Holdup]:
+        """Return the processes that have not ended, and what they run."""
+        return [
+            Holdup(
+                self._title(child.index),
+                child.pid,
+                (child.process, *child.former) if child.process else (),
+                running_on(self._region(child.index), self._hello.queues) if child.process else (),
+            )
+            for child in self._children.values()
+        ]
 
     def kill(self) -> None:
         """Kill all, of a node that is stopping; ``died`` tells when."""

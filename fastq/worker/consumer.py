@@ -17,11 +17,13 @@ from fastq.transports.base import Broker
 from fastq.worker.exchange import Exchange
 from fastq.worker.feeder import Feeder
 from fastq.worker.finished import Finished
+from fastq.worker.flight import Flight
 from fastq.worker.gate import Gate
 from fastq.worker.holdings import Holdings
 from fastq.worker.idleness import Idleness
 from fastq.worker.intake import Intake
 from fastq.worker.link import Link
+from fastq.worker.memory import Memory
 from fastq.worker.notify import Notifier, wait_readable
 from fastq.worker.orders import Orders
 from fastq.worker.rates import Rates
@@ -63,8 +65,10 @@ class Consumer:
         lease_ms: int,
         max_deliveries: int,
         max_tasks: int | None = None,
+        memory: Memory | None = None,
         rates: Rates | None = None,
         finished: Finished | None = None,
+        flight: Flight | None = None,
     ) -> None:
         queues = tuple(queues)
         self._settler = settler
@@ -76,6 +80,9 @@ class Consumer:
         self._notifier = notifier
         self._lease_s = lease_ms / 1000
         self._max_tasks = max_tasks
+        self._memory = memory
+        #: it has taken all the tasks it may, and takes nothing more whatever comes back
+        self._draining = False
         self._linger_until = 0.0
         self._idleness = idleness = Idleness(broker, self._lease_s)
         self._orders = orders = Orders(link, notifier, idleness.rename)
@@ -107,6 +114,7 @@ class Consumer:
             holdings=holdings,
             intake=intake,
             lease_s=self._lease_s,
+            flight=Flight() if flight is None else flight,
         )
 
     @property
@@ -164,19 +172,15 @@ class Consumer:
         holdings.give_back(feeder.feed(holdings.held))
         # what several slots were given may all wait behind one that blocks the hub or holds the GIL
         holding = feeder.holding or (self._pool.slots > 1 and self._board.counter("held") > 0)
-        if holding and not self._board.counter("watched"):
-            self._board.set_counter("watched", 1)
-            holdings.watched = True
+        if holding and holdings.ask_for_looks():
             self._link.send({"holding": True})
 
     # --- how much, and when ---
 
     def _want(self) -> int:
         """Return how many messages to ask for now; 0: do not ask."""
-        if self._max_tasks is not None and self._holdings.taken >= self._max_tasks:
-            if not (len(self._holdings) or len(self._settler) or self._orders.stopping):
-                self._link.send({"recycle": "max tasks"})
-                self._orders.stopping = "recycle"
+        if self._draining or (self._max_tasks is not None and self._holdings.taken >= self._max_tasks):
+            self._drain()
             return 0
         if self._idleness.idle or self._settler.full:
             return 0
@@ -185,7 +189,26 @@ class Consumer:
         want = min(want, self._board.capacity - held)
         if self._max_tasks is not None:
             want = min(want, self._max_tasks - self._holdings.taken)
-        return max(0, want)
+        if want <= 0:
+            return 0
+        # every process runs one task at least: else a limit below what the application itself needs would let nothing run
+        finished = self._holdings.taken - (held - len(self._settler))
+        if self._memory is not None and finished > 0 and not self._orders.stopping and self._memory.over():
+            # what has not started goes back
+            self._link.send({"recycle": "max memory"})
+            self._orders.stopping = "recycle"
+            return 0
+        return want
+
+    def _drain(self) -> None:
+        """Run what is here to its end, then end. A process of many slots says so at once, so that its successor can start: it
+        drains for as long as the longest of its tasks runs."""
+        ended = not (len(self._holdings) or len(self._settler))
+        if not self._draining and (ended or self._pool.slots > 1):
+            self._draining = True
+            self._link.send({"recycle": "max tasks"})
+        if ended and not self._orders.stopping:
+            self._orders.stopping = "recycle"
 
     def _should_linger(self, want: int, waiting: int) -> bool:
         """Say whether to wait a moment for more outcomes: only while slots are busy, for at most LINGER_S."""
@@ -248,6 +271,7 @@ class Consumer:
         Leaves the idle lists first, passing the baton: a wake sent here would be lost. While the broker is away it is tried for as
         long as tasks run, and one lease more.
         """
+        before = self._holdings.returned
         self._holdings.give_back(self._feeder.drop(self._holdings.held))
         self._exchange.leaving = bool(self._orders.process) and self._orders.stopping != "cold"
         deadline: float | None = None
@@ -271,9 +295,10 @@ class Consumer:
                 self._await_slots()
             else:
                 break
+        returned = 0 if len(self._settler) else self._holdings.returned - before
         self._settler.close()
         self._idleness.close()
-        self._link.send({"stopped": self._orders.stopping})
+        self._link.send({"stopped": self._orders.stopping, "returned": returned})
 
     def _settle_more(self) -> None:
         if self._settler.unanswered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from fastq._core import Runner
 from fastq.exceptions import OperationalError
@@ -10,6 +11,7 @@ from fastq.pools.base import Pool
 from fastq.records import Fetch
 from fastq.transports.base import Broker
 from fastq.worker.feeder import Feeder
+from fastq.worker.flight import Flight
 from fastq.worker.holdings import Holdings
 from fastq.worker.idleness import Idleness
 from fastq.worker.intake import Intake
@@ -21,6 +23,11 @@ from fastq.worker.settler import Settler, Turn
 __all__ = ["Exchange"]
 
 logger = logging.getLogger("fastq.worker.consumer")
+
+#: seconds between two lines of log about a connection that stays lost
+REMIND_S = 60.0
+#: seconds between looks whether the supervisor has ended its search: one or two calls to the broker
+SEARCH_S = 0.005
 
 
 class Exchange:
@@ -41,6 +48,7 @@ class Exchange:
         holdings: Holdings,
         intake: Intake,
         lease_s: float,
+        flight: Flight,
     ) -> None:
         self._broker = broker
         self._settler = settler
@@ -54,6 +62,7 @@ class Exchange:
         self._holdings = holdings
         self._intake = intake
         self._lease_s = lease_s
+        self._flight = flight
         self._number = 0
         #: the last fetch brought all it asked for
         self.more = False
@@ -63,6 +72,8 @@ class Exchange:
         self.lost_connection = False
         self.backoff = Backoff(longest_s=max(0.5, lease_s / 6))
         self._renaming = Backoff(longest_s=max(0.5, lease_s / 6))
+        #: monotonic times: the supervisor is told that the broker answers, the log that it does not
+        self._tell_at = self._remind_at = 0.0
 
     def call(self, want: int) -> None:
         """Settle what is done and fetch ``want``, in one call; what ran under a former name has a call of its own."""
@@ -86,6 +97,10 @@ class Exchange:
                 no_last_chance=bool(self._holdings.last_chances),
             )
             self.leaving = False
+            self._flight.leave(self._number)
+            # a task that holds the GIL may keep this process from reading the answer
+            if want and self._pool.free < self._pool.slots and self._holdings.ask_for_looks():
+                self._link.send({"holding": True})
         if settlements or fetch:
             self._take(self._settler.turn(self._orders.process, settlements, fetch), fetch)
 
@@ -97,10 +112,14 @@ class Exchange:
         """Take in the answer of a call."""
         holdings = self._holdings
         holdings.forget(turn.settled)
+        if (now := time.monotonic()) >= self._tell_at:
+            self._tell_at = now + self._lease_s / 3
+            self._link.send({"answered": True})
         if self.backoff.attempts:
             self.backoff.reset()
             logger.warning("Connected to %s again", self._broker.url)
         if turn.fenced:
+            self._flight.land()
             self._rename()
             return
         fetched = turn.fetched
@@ -112,6 +131,8 @@ class Exchange:
             # before anything of this answer starts; if it cannot be read, what was leased goes back (see Holdings.compare)
             self._intake.hear(fetched.revocations)
         count = self._intake.accept(fetched)
+        if self._flight.land():
+            self.lost_connection = True  # as if: the supervisor may have returned what this answer leased
         self.more = count > 0 and (fetch is None or count >= fetch.n)
         # what was passed over because of a last chance that the same call settled may be taken now
         passed_over = fetch is not None and fetch.no_last_chance and not holdings.last_chances
@@ -140,14 +161,18 @@ class Exchange:
         """Drop every connection and wait before the next attempt; what runs goes on running."""
         attempt = self.backoff.attempts
         delay_s = self.backoff.next_s()
-        if attempt == 0 or attempt % 10 == 9:
-            first_line = (str(exc).splitlines() or [type(exc).__name__])[0]
+        now = time.monotonic()
+        if attempt == 0 or now >= self._remind_at:
+            self._remind_at = now + REMIND_S
+            first_line = (str(exc).splitlines() or [type(exc).__name__])[0].rstrip(".")
             logger.warning("Connection to the broker lost: %s. Trying again (running tasks go on)", first_line)
         self._idleness.close()
         self.lost_connection = True
         self._orders.pause(delay_s)
 
     def compare_leases(self) -> None:
-        """After a reconnect, bring both sides' view of the leases together."""
+        """After a reconnect, or a search of the supervisor, bring both sides' view of the leases together."""
+        while self._flight.searched and not self._orders.stopping:
+            self._orders.pause(SEARCH_S)
         self._holdings.compare(self._broker, self._orders.process)
         self.lost_connection = False

@@ -3,6 +3,7 @@
 A task that holds the GIL, or blocks the hub, keeps its process from looking. So the process announces that it holds deliveries, and
 from then until it holds none the supervisor looks at its board every 50 ms. What is seen waiting (HELD) at two looks, with the same
 delivery running (STARTED) at both, goes back to the head of its queue. No clock is compared: two looks are 50 ms apart anyway.
+So does what the answer of a fetch brings that the process cannot read just now (``flight``).
 """
 
 from __future__ import annotations
@@ -12,18 +13,25 @@ from collections.abc import Sequence
 from fastq._core import HELD, STARTED, ProcessBoard
 from fastq.records import RETURN, Settlement
 from fastq.transports.base import Broker
+from fastq.worker.flight import Flight
 
 __all__ = ["LOOK_S", "Watch"]
 
 #: seconds between looks, and what a held delivery may wait behind a started one
 LOOK_S = 0.05
+#: looks from one search to the next for what an unread answer brings: it asks the broker, and one is enough but for a request that
+#: was itself sent late
+SEARCH_LOOKS = 20
 
 
 class Watch:
     """Look at one process' board while it holds something."""
 
-    def __init__(self, board: ProcessBoard, queues: Sequence[str], broker: Broker) -> None:
+    def __init__(self, board: ProcessBoard, queues: Sequence[str], broker: Broker, flight: Flight | None = None) -> None:
         self._board = board
+        self._flight = Flight() if flight is None else flight
+        #: number of the fetch that the last look saw under way, and how many looks have seen it
+        self._under_way, self._seen = 0, 0
         self._queues = queues
         self._broker = broker
         #: (record, tag) of what the last look saw waiting and running
@@ -40,6 +48,7 @@ class Watch:
         records = self._board.held()
         self._waiting = {(r[0], r[1]) for r in records if r[3] == HELD}
         self._running = {(r[0], r[1]) for r in records if r[3] == STARTED}
+        self._under_way = self._flight.number
 
     def look(self, process: str) -> bool:
         """Give back what waited since the last look; False when nothing is held any more, so that looking can end.
@@ -47,11 +56,11 @@ class Watch:
         Raises OperationalError if the broker did not take something back; look again then.
         """
         board = self._board
-        if not self._claimed and board.counter("held") == 0:
-            # the process counts "held" up, then reads "watched" and calls us if it is 0; we clear "watched", then look at "held"
-            # again: whoever comes second sees the other
+        if not self._claimed and self._nothing():
+            # the process counts "held" up, or marks a fetch, then reads "watched" and calls us if it is 0; we clear "watched", then
+            # look at both again: whoever comes second sees the other
             board.set_counter("watched", 0)
-            if board.counter("held") == 0:
+            if self._nothing():
                 self._waiting.clear()
                 self._running.clear()
                 return False
@@ -61,9 +70,27 @@ class Watch:
         running = {(r[0], r[1]) for r in records if r[3] == STARTED}
         if running & self._running:
             self._claim([(key, queue) for key, queue in waiting.items() if key in self._waiting])
+            self._search(process)
         self._waiting, self._running = set(waiting), running
         self._return(process)
         return True
+
+    def _nothing(self) -> bool:
+        return self._board.counter("held") == 0 and self._flight.number == 0
+
+    def _search(self, process: str) -> None:
+        """Return what a fetch has leased whose answer the process does not read."""
+        number = self._flight.number
+        self._seen = self._seen + 1 if number and number == self._under_way else 0
+        self._under_way = number
+        if self._seen % SEARCH_LOOKS != 1:
+            return
+        with self._flight.search():
+            leased = [(queue, tag) for queue in dict.fromkeys(self._queues) for tag, _ in self._broker.leased(queue, process)]
+            known = {(self._queues[at], tag) for _, tag, at, *_ in self._board.held() if at < len(self._queues)}
+            unread = [Settlement(queue, tag, "", RETURN) for queue, tag in leased if (queue, tag) not in known]
+            if unread:
+                self._broker.settle(process, unread, results=False)
 
     def _claim(self, overdue: list[tuple[tuple[int, str], str]]) -> None:
         """Claim from the tail: the process, should it go on just now, starts at the head."""

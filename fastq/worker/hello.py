@@ -71,6 +71,9 @@ class Hello:
     events: bool = False
     #: somebody listens to what becomes of the node: see ``announce``
     listened: bool = False
+    #: how long a stop is soft before it is cold, and whether also if nothing runs
+    soft_shutdown_s: float = 0.0
+    soft_shutdown_on_idle: bool = False
 
     def to_message(self) -> dict[str, Any]:
         return asdict(self)
@@ -119,6 +122,7 @@ def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
         ),
         prefetch=conf.worker_prefetch if options.prefetch is None else options.prefetch,
         max_tasks_per_child=options.max_tasks_per_child or conf.worker_max_tasks_per_child,
+        max_memory_per_child=options.max_memory_per_child or conf.worker_max_memory_per_child,
         retry=options.retry and conf.broker_connection_retry_on_startup,
     )
 
@@ -185,6 +189,8 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         logging={name: conf[name] for name in _LOGGING},
         embedded=_file(broker_url) if app.broker_is_embedded else "",
         listened=announce.listened(),
+        soft_shutdown_s=conf.worker_soft_shutdown_timeout,
+        soft_shutdown_on_idle=conf.worker_enable_soft_shutdown_on_idle,
     )
 
 

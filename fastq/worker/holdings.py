@@ -50,6 +50,8 @@ class Holdings:
         self.last_chances: set[Delivery] = set()
         #: deliveries that have run, or are going to
         self.taken = 0
+        #: how many deliveries this process has given back itself
+        self.returned = 0
         #: records of what is being given back by this process itself
         self._returning: set[int] = set()
         #: the supervisor looks at the board, and may give back
@@ -77,6 +79,7 @@ class Holdings:
     def give_back(self, batch: Sequence[Delivery]) -> None:
         """Return deliveries to the head of their queue, unless they were claimed meanwhile."""
         for d in self._claim(batch):
+            self.returned += 1
             self._returning.add(d.record)
             self._settler.emit(Settlement(d.queue, d.tag, d.id, RETURN, record=d.record))
 
@@ -85,6 +88,14 @@ class Holdings:
         gone = self._claim(batch)
         self.held.drop(gone)
         self._free([d.record for d in gone])
+
+    def ask_for_looks(self) -> bool:
+        """Note that the supervisor is to look at the board; return whether it must be told, because it does not do so already."""
+        if self._board.counter("watched"):
+            return False
+        self._board.set_counter("watched", 1)
+        self.watched = True
+        return True
 
     def _claim(self, batch: Sequence[Delivery]) -> list[Delivery]:
         """Return those that neither a slot nor the supervisor has claimed, and that now nobody else will.

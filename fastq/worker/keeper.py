@@ -13,12 +13,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastq._core import ProcessBoard
-from fastq.exceptions import ImproperlyConfigured, OperationalError
+from fastq._core import ProcessBoard, peek
+from fastq.exceptions import EnvelopeError, ImproperlyConfigured, OperationalError
 from fastq.records import RETURN, Lease, Settlement
 from fastq.security import make_signer
 from fastq.transports.base import Backend, Broker
 from fastq.worker.copies import Copies
+from fastq.worker.flight import Flight
 from fastq.worker.giveback import LOOK_S, Watch
 from fastq.worker.hello import Hello
 from fastq.worker.identity import Identity
@@ -61,6 +62,8 @@ class Keeper:
         self._backoff = Backoff(longest_s=self._lease_s / 6, first_s=0.1)
         self._beat: Timer | None = None
         self._trouble = False
+        #: what was said of the server at start
+        self._warned: set[str] = set()
         self._watches: dict[str, Watch] = {}
         self._timeouts = Timeouts(hello, broker, backend_opener(hello))
         self._copies: Copies | None = None
@@ -104,22 +107,38 @@ class Keeper:
         done()
 
     def _check_server(self) -> None:
-        """Ask a broker that can tell whether it is fit for use; ImproperlyConfigured if it is not."""
+        """Ask a broker that can tell whether it is fit for use; ImproperlyConfigured if it is not. Warns once."""
         check = getattr(self._broker, "check_server", None)
         if check is not None:
-            for warning in check():
-                logger.warning("%s", warning)
+            for warning in check(self._hello.queues):
+                if warning not in self._warned:
+                    self._warned.add(warning)
+                    logger.warning("%s", warning)
 
     def _meet(self, others: list[Lease]) -> None:
         """Take over at once from supervisors of this host that do not exist any more; warn of a living one of the same name."""
         gone = [lease for lease in others if self._identity.is_gone(lease.process)]
         self._reap(gone)
+        self._reap_more(gone)
         if any(self._identity.same_node(lease.process) for lease in others if lease not in gone):
             logger.warning(
                 "Another node named %s is running, or has died on another host less than two leases ago; "
                 "tasks are safe, but give each node its own name with -n",
                 self._identity.node,
             )
+
+    def _reap_more(self, gone: list[Lease]) -> None:
+        """Go on with a node that had more processes than one answer lists, until an answer brings none that is new."""
+        reaped = set(gone)
+        while gone and not self._trouble:
+            try:
+                others = self._broker.renew(self._hello.queues, (), 0)
+            except OperationalError as exc:
+                self._fail(exc)
+                return
+            gone = [lease for lease in others if lease not in reaped and self._identity.is_gone(lease.process)]
+            self._reap(gone)
+            reaped.update(gone)
 
     # --- leases ---
 
@@ -234,10 +253,10 @@ class Keeper:
 
     # --- giving back ---
 
-    def watch(self, process: str, board: ProcessBoard) -> None:
+    def watch(self, process: str, board: ProcessBoard, flight: Flight | None = None) -> None:
         """Look at the board of a process that holds deliveries, until it holds none."""
         if process not in self._watches:
-            self._watches[process] = watch = Watch(board, self._hello.queues, self._broker)
+            self._watches[process] = watch = Watch(board, self._hello.queues, self._broker, flight)
             watch.glance()
             self._loop.after(LOOK_S, lambda: self._look_at(process, watch))
 
@@ -245,7 +264,7 @@ class Keeper:
         if self._watches.get(process) is not watch:
             return  # it has died meanwhile, or was renamed
         try:
-            more = watch.look(process)
+            more = self._trouble or watch.look(process)  # while the broker is away, the beats alone try it
         except OperationalError as exc:
             self._fail(exc)
             more = True
@@ -253,6 +272,26 @@ class Keeper:
             self._loop.after(LOOK_S, lambda: self._look_at(process, watch))
         else:
             del self._watches[process]
+
+    def look_up(self, names: Sequence[str]) -> dict[tuple[str, str], str]:
+        """Return names and ids of the tasks that processes have leased, by queue and tag; {} if the broker does not answer."""
+        if self._trouble:
+            return {}
+        try:
+            leased = [
+                (queue, tag, message)
+                for process in names
+                for queue in self._hello.queues
+                for tag, message in self._broker.leased(queue, process)
+            ]
+        except OperationalError:
+            return {}
+        found = {}
+        for queue, tag, message in leased:
+            with suppress(EnvelopeError):
+                delivery = peek(message)
+                found[queue, tag] = f"{delivery.name}[{delivery.id}]"
+        return found
 
     def close(self) -> None:
         if self._beat is not None:
@@ -262,6 +301,11 @@ class Keeper:
                 self._copies.leave(self._identity.node)
             self._copies.close()
         self._broker.close()
+
+    @property
+    def reachable(self) -> bool:
+        """The broker has answered the last call."""
+        return not self._trouble
 
     @property
     def unburied(self) -> int:

@@ -28,6 +28,8 @@ class WorkerOptions:
     #: messages held beyond the slots at most; 0: none; None: adaptive
     prefetch: int | None = None
     max_tasks_per_child: int | None = None
+    #: KiB
+    max_memory_per_child: int | None = None
     #: False: fail at once when the broker cannot be reached at start
     retry: bool = True
     broker: str | None = None

@@ -14,16 +14,18 @@ from fastq import signals
 from fastq._core import Runner
 from fastq.pools import make_pool
 from fastq.worker.assembly import assemble
-from fastq.worker.board import open_region
+from fastq.worker.board import open_flight, open_region
 from fastq.worker.consumer import Consumer
 from fastq.worker.limits import Limits
 from fastq.worker.link import Link
+from fastq.worker.memory import Memory
 from fastq.worker.nursery import describe_failure, leave
 from fastq.worker.options import WorkerOptions
 from fastq.worker.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
+    from fastq.pools.base import Pool
 
 __all__ = ["run_process"]
 
@@ -50,12 +52,14 @@ def run_process(
         pool=the_pool,
         limits=Limits.open(the_pool, pool, board_fd=board_fd, index=index, slots=slots, link=link),
         board=open_region(board_fd, index, slots),
+        flight=open_flight(board_fd, index, slots),
         link=link,
         queues=queues,
         node=node,
         consumer=Consumer,
         prefetch=options.prefetch,
         max_tasks=options.max_tasks_per_child or app.conf.worker_max_tasks_per_child,
+        memory=Memory.of(options.max_memory_per_child or app.conf.worker_max_memory_per_child),
     )
     consumer = parts.consumer
     _watch(parts.runner, parts.outcomes)
@@ -69,7 +73,7 @@ def run_process(
         signals.eventlet_pool_started.send(sender=green)
     link.send({"ready": os.getpid()})
     try:
-        the_pool.main(partial(_consume, consumer, link, green))
+        the_pool.main(partial(_consume, consumer, link, the_pool, green))
     finally:
         if green is not None and signals.eventlet_pool_postshutdown.receivers:
             signals.eventlet_pool_postshutdown.send(sender=green)
@@ -82,13 +86,20 @@ def run_process(
     return 1 if consumer.stopped_cold else 0
 
 
-def _consume(consumer: Consumer, link: Link, green: object) -> None:
-    """Run the consumer; if it fails itself, end the process at once, whatever its slots do.
+def _consume(consumer: Consumer, link: Link, pool: Pool, green: object) -> None:
+    """Run the consumer; if it fails itself, or nobody is left who renews the lease, end the process at once, whatever its slots do.
 
     Without its consumer a process would hold its lease, and its tasks, and never settle them; the supervisor starts another.
     """
     try:
         consumer.run()
+        if link.closed and pool.free < pool.slots:
+            # the other pools' processes have died with their supervisor; the foreground of solo has no parent to die with
+            logging.getLogger("fastq.worker.consumer").critical(
+                "The process that renews the lease of this one is gone: this one ends in the middle of its tasks, they run again "
+                "elsewhere"
+            )
+            leave(1)
         if green is not None and signals.eventlet_pool_preshutdown.receivers:
             signals.eventlet_pool_preshutdown.send(sender=green)
     except BaseException:
@@ -125,3 +136,11 @@ def _install_signals(consumer: Consumer) -> None:
     signal.signal(signal.SIGINT, ignore)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGQUIT, ignore)
+
+    def forked() -> None:
+        # a process that a task has forked ends when it is told to; the consumer is not in there
+        for signum, ours in ((signal.SIGTERM, stop), (signal.SIGQUIT, ignore)):
+            if signal.getsignal(signum) is ours:
+                signal.signal(signum, signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=forked)

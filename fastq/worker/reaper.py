@@ -33,9 +33,11 @@ class Snapshot:
 
     started: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
     finished: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
+    #: what became of the process, for people
+    how: str = "died"
 
     @classmethod
-    def of(cls, board: ProcessBoard, queues: Sequence[str]) -> Snapshot:
+    def of(cls, board: ProcessBoard, queues: Sequence[str], how: str = "died") -> Snapshot:
         started: dict[str, set[str]] = {}
         finished: dict[str, set[str]] = {}
         for _record, tag, queue_index, state, _held_ms, _started_ms in board.held():
@@ -45,7 +47,7 @@ class Snapshot:
                 started.setdefault(queues[queue_index], set()).add(tag)
             elif state == FINISHED:
                 finished.setdefault(queues[queue_index], set()).add(tag)
-        return cls(started, finished)
+        return cls(started, finished, how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ class Reaper:
 
     def _hand_back(self, queue: str, process: str, snapshot: Snapshot | None, charge: bool) -> int:
         leased = self._broker.leased(queue, process)
+        how = "was lost with its node" if snapshot is None else snapshot.how
         marks: dict[str, bytes] = {}
         if leased:
             decided = plan(
@@ -165,11 +168,11 @@ class Reaper:
             )
             marks = decided.marks
             for at in range(0, len(decided.dead), BATCH):
-                self._settle_dead(queue, process, decided.dead[at : at + BATCH])
+                self._settle_dead(queue, process, decided.dead[at : at + BATCH], how)
         return self._broker.release(queue, process, marks)
 
-    def _settle_dead(self, queue: str, process: str, lost: Sequence[Lost]) -> None:
-        """Make dead letters, under the dead process' own name: if another node was faster, nothing happens."""
+    def _settle_dead(self, queue: str, process: str, lost: Sequence[Lost], how: str) -> None:
+        """Make dead letters, under the dead process' own name: if another node was faster, nothing happens. ``how`` it died."""
         backend = self._backend()
         shared = backend is not None and backend.shares(self._broker)
         now_ms = self._broker.now_ms()
@@ -182,7 +185,7 @@ class Reaper:
             if (settlement := ended(d, found, now_ms, queue=queue, tag=item.tag)) is not None:
                 settlements.append(settlement)
                 continue
-            text = self._describe(item, process)
+            text = self._describe(item, process, how)
             content_type, body, _ = self._encode(WorkerLostError(text))
             record = _core.encode_result("FAILURE", content_type, body, None, now_ms, None)
             effects = effects_of(d, record, now_ms)
@@ -191,7 +194,8 @@ class Reaper:
                 results.append(StoredResult(d.id, record, d.inbox))
             if effects is not None:
                 results.extend(effects.results)
-            detail = {"name": d.name, "error": f"WorkerLostError: {text}", "deliveries": item.deaths, "process": process}
+            error = f"WorkerLostError: {text}"
+            detail = {"id": d.id, "name": d.name, "error": error, "deliveries": item.deaths, "process": process}
             settlements.append(
                 Settlement(
                     queue,
@@ -211,15 +215,20 @@ class Reaper:
             backend.store(results)
         self._broker.settle(process, settlements, results=shared)
 
-    def _describe(self, item: Lost, process: str) -> str:
+    def _describe(self, item: Lost, process: str, how: str) -> str:
         if item.delivery.name in self._run_once:
-            return f"the process {process} died after this task had started, and the task must not run twice (acks_late=False)"
-        return (
-            f"the process {process} died while this task was running, which happened {item.deaths} times; "
-            f"task_max_deliveries allows {self._max_deliveries}"
-        )
+            return (
+                f"the process of this task {how}; the task had started and must not run twice (acks_late=False, or "
+                f"reject_on_worker_lost=False). The process was {process}"
+            )
+        count = f"This was the {_ordinal(item.deaths)} death under it, task_max_deliveries allows {self._max_deliveries}"
+        return f"the process of this task {how}. {count}. The process was {process}"
 
     def _stores(self, delivery: Delivery) -> bool:
         options = delivery.options
         own = None if options is None else options.get("ignore_result")
         return not own if own is not None else delivery.name not in self._unstored
+
+
+def _ordinal(n: int) -> str:
+    return f"{n}{'th' if 10 <= n % 100 <= 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"

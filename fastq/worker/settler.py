@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastq.exceptions import Fenced
@@ -16,8 +17,16 @@ logger = logging.getLogger("fastq.worker.settler")
 
 #: outcomes not yet settled at which a process stops starting tasks (the broker is away): bounds memory
 MAX_UNSETTLED = 20_000
+#: the same in bytes of results
+MAX_UNSETTLED_BYTES = 64 * 1024 * 1024
 #: settlements in one call
 MAX_BATCH = 1_000
+#: bytes of results in one call, after which it takes no more: all of a call is packed at once
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+#: outcomes that are looked at for their size, of many: no work per task. Results of one process resemble each other
+SAMPLES = 8
+#: outcomes that could not be settled are named up to this number
+NAMED = 10
 #: how the record of a run that is tried again begins: an array of six, and its state
 _RETRY = b"\x96\xa5RETRY"
 
@@ -65,13 +74,28 @@ class Settler:
 
     @property
     def full(self) -> bool:
-        return len(self) >= MAX_UNSETTLED
+        """So much waits that no task is to be started."""
+        n = len(self)
+        if n <= SAMPLES:
+            return False
+        return n >= MAX_UNSETTLED or _bytes(self._outcomes) + (_bytes(self._open[1]) if self._open else 0) >= MAX_UNSETTLED_BYTES
 
     def take(self) -> list[Settlement]:
         """Take up to a batch of outcomes, oldest first."""
         outcomes = self._outcomes
         n = min(len(outcomes), MAX_BATCH)
+        if n > 1 and _bytes(outcomes) > MAX_BATCH_BYTES:
+            return self._take_bytes(n)
         return [outcomes.popleft() for _ in range(n)]
+
+    def _take_bytes(self, n: int) -> list[Settlement]:
+        """Take what stays below the bytes of a call, one at least."""
+        taken: list[Settlement] = []
+        size = 0
+        while len(taken) < n and size < MAX_BATCH_BYTES:
+            taken.append(self._outcomes.popleft())
+            size += _size(taken[-1])
+        return taken
 
     def put_back(self, settlements: list[Settlement]) -> None:
         """Put outcomes back where they were taken from."""
@@ -96,16 +120,19 @@ class Settler:
             self._stored = True
         fetched: Fetched | None = None
         fenced = False
+        skipped: tuple[str, ...] = ()
         try:
             if settlements:
                 settled = self._broker.settle(process, settlements, results=self._together, fetch=fetch)
                 fetched = settled.fetched
-                if settled.skipped and not repeat:
-                    self._count_fenced(process, len(settled.skipped))
+                skipped = settled.skipped
             elif fetch is not None:
                 fetched = self._broker.fetch(fetch)
-        except Fenced:  # the settlements have been applied
+        except Fenced as exc:  # the settlements have been applied
             fenced = True
+            skipped = exc.skipped
+        if skipped and not repeat:
+            self._count_fenced(process, len(skipped))
         self._open = None
         return Turn(fetched, settlements, fenced)
 
@@ -133,4 +160,22 @@ class Settler:
     def close(self) -> None:
         """Say what could not be settled."""
         if len(self):
-            logger.warning("%d outcome(s) could not be settled; their tasks run again elsewhere", len(self))
+            ids = [s.id for s in (*(self._open[1] if self._open else ()), *self._outcomes)]
+            shown = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
+            logger.warning("%d outcome(s) could not be settled; their tasks run again elsewhere: %s", len(ids), shown)
+
+
+def _size(settlement: Settlement) -> int:
+    return len(settlement.result or b"") + len(settlement.message or b"")
+
+
+def _bytes(settlements: Sequence[Settlement] | deque[Settlement]) -> int:
+    """Return about how many bytes the results of many are, from a few of them; exact for few."""
+    n = len(settlements)
+    if n <= SAMPLES:
+        # slots append meanwhile, so no iterator
+        return sum([_size(settlements[i]) for i in range(n)])
+    # the ends of a deque: what lies in its middle is dear to reach
+    half = SAMPLES // 2
+    seen = [_size(settlements[i]) for i in range(-half, half)]
+    return sum(seen) * n // SAMPLES

@@ -10,32 +10,38 @@ import logging
 import os
 import signal
 import sys
-import time
+from contextlib import suppress
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 from fastq.exceptions import FastQError, ImproperlyConfigured
 from fastq.worker.banner import banner
 from fastq.worker.board import Board
 from fastq.worker.deaths import kill
+from fastq.worker.foreground import Foreground, Wires
 from fastq.worker.giveback import LOOK_S
 from fastq.worker.hello import Hello, set_up_logging, unshared
 from fastq.worker.identity import Identity
 from fastq.worker.keeper import Keeper, open_store
 from fastq.worker.link import Link
 from fastq.worker.loop import Loop
-from fastq.worker.nursery import STOP_SIGNALS, describe_failure, ignore_stop_signals, import_run_process, move_in, settle_in
+from fastq.worker.nursery import describe_failure, ignore_stop_signals, import_run_process, move_in, settle_in
 from fastq.worker.options import WorkerOptions
 from fastq.worker.overdue import Overdue
 from fastq.worker.procname import expand_node, set_process_name
 from fastq.worker.reaper import Snapshot
-from fastq.worker.say import say, say_ready
-from fastq.worker.shutdown import Shutdown, Stage
+from fastq.worker.say import say_ready
+from fastq.worker.shutdown import Shutdown, Stage, term_is_quit
+from fastq.worker.stopping import Holdup, Stopping, running_on
 
 __all__ = ["run"]
 
 logger = logging.getLogger("fastq.worker")
+
+#: seconds that a cold stop leaves the foreground process for settling what has finished, before it is interrupted
+SETTLE_S = 0.25
+#: seconds that it has to exit, with the exit code of a cold stop, before it is killed
+EXIT_S = 0.1
 
 
 def run(options: WorkerOptions) -> int:
@@ -43,25 +49,30 @@ def run(options: WorkerOptions) -> int:
     options = replace(options, pool="solo")
     try:
         node = expand_node(options.hostname)
+        remap = term_is_quit()
     except ImproperlyConfigured as exc:
         return _refuse(str(exc))
     board = Board()
     board.region(0, 1).clear()
-    link, keeper_pid = _fork_keeper(options, node, board)
-    stopping = _Stopping(link, keeper_pid)
+    wires = Wires()
+    link, keeper_pid = _fork_keeper(options, node, board, wires, remap)
+    foreground = Foreground(link, keeper_pid, wires, remap=remap)
+    foreground.take_signals()
     try:
         app, options, message = settle_in(options)
         hello = Hello.from_message(message)
         unshared(hello)
         run_process = import_run_process()
     except Exception:
-        stopping.let_go()
+        foreground.let_go()
         return _refuse(describe_failure())
     except BaseException:
-        stopping.let_go()
+        foreground.let_go()
         raise
+    foreground.take_signals()  # the application may have put its own handlers in place while it was imported
     if not options.quiet:
         print(banner(hello, node), flush=True)
+    foreground.ready = True
     link.send({"hello": message})
     move_in(app, options, node)
     # lazy: only a process with the application needs it
@@ -69,7 +80,6 @@ def run(options: WorkerOptions) -> int:
 
     herald = Herald(app, options)
     link.heard = herald.hear
-    stopping.take_signals()
     code = 1
     try:
         code = run_process(
@@ -85,8 +95,8 @@ def run(options: WorkerOptions) -> int:
         )
         herald.end()
     finally:
-        refused = stopping.let_go()
-    return refused or code
+        refused = foreground.let_go()
+    return 1 if wires.soft_or_colder else refused or code
 
 
 def _refuse(text: str) -> int:
@@ -94,59 +104,10 @@ def _refuse(text: str) -> int:
     return 1
 
 
-class _Stopping:
-    """Stop the foreground process: warm by way of the keeper, whose word its consumer waits for; cold by leaving at once."""
-
-    def __init__(self, link: Link, keeper_pid: int) -> None:
-        self._link = link
-        self._link_fd = link.fileno()
-        self._keeper_pid = keeper_pid
-        self._shutdown = Shutdown()
-
-    def take_signals(self) -> None:
-        for signum in STOP_SIGNALS:
-            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
-                signal.signal(signum, self._on_signal)
-
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        """Runs between any two instructions of a task, so it only writes: the link's own buffers may be in use."""
-        stage = self._shutdown.signal(signum, time.monotonic())
-        if stage is None:
-            return
-        if stage is Stage.WARM:
-            say("worker: Warm shutdown (MainProcess)")
-            self._write(b'{"stopping":"warm","sig":"%s"}\n' % signal.Signals(signum).name.encode())
-            return
-        say("worker: Cold shutdown (MainProcess)")
-        self._write(b'{"stopping":"cold"}\n')
-        for stream in (sys.__stdout__, sys.__stderr__):
-            if stream is not None:
-                stream.flush()
-        os._exit(1)  # the keeper reads the end of the link, and hands back uncharged
-
-    def _write(self, line: bytes) -> None:
-        try:
-            os.write(self._link_fd, line)
-        except OSError:
-            return  # the keeper is gone: the end of the link stops the consumer
-
-    def let_go(self) -> int:
-        """End the link and wait until the keeper has handed back what is left; 1 if it could not do its work."""
-        self._link.close()
-        if not self._keeper_pid:
-            return 0
-        pid, self._keeper_pid = self._keeper_pid, 0
-        try:
-            _, status = os.waitpid(pid, 0)
-        except ChildProcessError:  # a task has waited for all children of this process
-            return 0
-        return 0 if status == 0 else 1
-
-
 # --- the keeper ---
 
 
-def _fork_keeper(options: WorkerOptions, node: str, board: Board) -> tuple[Link, int]:
+def _fork_keeper(options: WorkerOptions, node: str, board: Board, wires: Wires, remap: bool) -> tuple[Link, int]:
     """Fork the keeper; return the foreground's end of the link and the keeper's pid."""
     ours, theirs = Link.pair(patience_s=0)
     identity = Identity(node)
@@ -156,14 +117,16 @@ def _fork_keeper(options: WorkerOptions, node: str, board: Board) -> tuple[Link,
     pid = os.fork()
     if pid:
         ours.close()
+        wires.keep_foreground_end()
         return Link(theirs), pid
     code = 1
     try:
         theirs.close()
+        wires.keep_keeper_end()
         # ^C and a service's TERM reach it too; it ends with its foreground process only
         ignore_stop_signals()
         set_process_name("LeaseKeeper")
-        code = _LeaseKeeper(options, identity, ours, board, foreground).run()
+        code = _LeaseKeeper(options, identity, ours, board, wires, foreground, remap).run()
     except BaseException:
         logger.exception("The lease keeper failed; the worker stops")
     finally:
@@ -175,7 +138,16 @@ def _fork_keeper(options: WorkerOptions, node: str, board: Board) -> tuple[Link,
 class _LeaseKeeper:
     """Keep the lease of the process this one was forked from."""
 
-    def __init__(self, options: WorkerOptions, identity: Identity, link: Link, board: Board, foreground: int) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        identity: Identity,
+        link: Link,
+        board: Board,
+        wires: Wires,
+        foreground: int,
+        remap: bool,
+    ) -> None:
         self._options = options
         self._identity = identity
         self._link = link
@@ -184,7 +156,11 @@ class _LeaseKeeper:
         self._hello: Hello | None = None
         self._keeper: Keeper | None = None
         self._names: list[str] = []
-        self._charge = True
+        self._wires = wires
+        self._shutdown = Shutdown(remap=remap)
+        self._stopping = Stopping(self._loop, self._shutdown, act=self._act, holdups=self._holdups, look_up=self._look_up)
+        #: signals that came before the hello: the foreground process, which is importing the application, may end by itself
+        self._early: list[int] = []
         #: pid of the process that runs the tasks
         self._foreground = foreground
         #: from its first run with a hard time limit on
@@ -193,11 +169,61 @@ class _LeaseKeeper:
 
     def run(self) -> int:
         self._loop.watch(self._link.fileno(), self._hear)
+        self._loop.watch(self._wires.fileno(), self._on_signals)
+        # the link alone does not tell of a death: a process that a task has forked may have its other end
+        with suppress(AttributeError, OSError):  # a system without pidfd_open
+            self._loop.watch(os.pidfd_open(self._foreground), self._loop.stop)
         self._loop.run()
+        self._stopping.end()
         if self._keeper is not None:
             self._bury(self._keeper)
             self._keeper.close()
         return 1 if self._failed else 0
+
+    # --- signals and stopping ---
+
+    def _on_signals(self) -> None:
+        received = self._wires.receive()
+        if received is None:  # the foreground process is gone, and the link tells what that means
+            self._loop.unwatch(self._wires.fileno())
+        elif self._hello is None:
+            self._early += received
+        else:
+            for signum in received:
+                self._stopping.signal(signum)
+
+    def _act(self, stage: Stage, sig: str) -> None:
+        """Carry out a stage of stopping."""
+        if stage > Stage.WARM:
+            self._wires.soft_or_colder = True
+        if stage is Stage.KILL:
+            self._end_foreground()
+            self._loop.after(EXIT_S, self._kill_foreground)
+            return
+        message = {"stop": "cold" if stage is Stage.COLD else "warm"}
+        if sig and self._hello is not None and self._hello.listened:
+            message |= {"sig": sig, "told": "warm" if stage is Stage.WARM else "cold"}
+        self._link.send(message)
+        if stage is Stage.COLD:
+            self._loop.after(SETTLE_S, self._end_foreground)
+
+    def _end_foreground(self) -> None:
+        """Let the foreground process exit in the middle of its task, as far as that lets it run a handler."""
+        if os.getppid() == self._foreground:
+            self._wires.leave = True
+            os.kill(self._foreground, signal.SIGTERM)
+            self._await_death()
+
+    def _holdups(self) -> list[Holdup]:
+        if self._hello is None or not self._names:
+            return []
+        tasks = running_on(self._board.region(0, 1), self._hello.queues)
+        return [Holdup("MainProcess", self._foreground, self._names, tasks)]
+
+    def _look_up(self, holdup: Holdup) -> dict[tuple[str, str], str]:
+        return self._keeper.look_up(holdup.names) if self._keeper is not None else {}
+
+    # --- what the foreground process says ---
 
     def _hear(self) -> None:
         for message in self._link.receive():
@@ -211,7 +237,7 @@ class _LeaseKeeper:
         elif "ready" in message:
             say_ready(self._identity.node)
         elif "holding" in message and self._keeper is not None and self._names:
-            self._keeper.watch(self._names[-1], self._board.region(0, 1))
+            self._keeper.watch(self._names[-1], self._board.region(0, 1), self._board.flight(0, 1))
         elif "limits" in message and self._hello is not None:
             self._watch_limits(self._hello)
         elif "recycle" in message:
@@ -221,14 +247,15 @@ class _LeaseKeeper:
                 self._keeper.retire(self._names[-1], self._board.region(0, 1))
                 self._new_name()
             self._link.send({"process": self._names[-1]})
-        elif "stopping" in message:
-            self._charge = message["stopping"] != "cold"
-            listened = self._hello is not None and self._hello.listened
-            self._link.send({"stop": message["stopping"], **({"sig": message.get("sig", "")} if listened else {})})
+        elif message.get("returned"):
+            logger.info("%d tasks that had not started went back to their queues", message["returned"])
 
     def _greet(self, hello: Hello) -> None:
         set_up_logging(self._options.loglevel, hello)
         self._hello = hello
+        self._shutdown.soft_s, self._shutdown.soft_on_idle = hello.soft_shutdown_s, hello.soft_shutdown_on_idle
+        for signum in self._early:
+            self._stopping.signal(signum)
         try:
             broker, reaper = open_store(hello)
         except FastQError as exc:
@@ -262,13 +289,13 @@ class _LeaseKeeper:
         self._overdue.look()
 
     def _kill_foreground(self) -> None:
-        """End a foreground process that its own alarm could not interrupt, and with it this worker."""
+        """End a foreground process that no signal can interrupt, and with it this worker."""
         if os.getppid() == self._foreground:
             kill(self._foreground)
             self._await_death()
 
     def _await_death(self) -> None:
-        # the link alone does not tell: a program that the task has forked may have its other end
+        # as above
         if os.getppid() == self._foreground:
             self._loop.after(LOOK_S, self._await_death)
         else:
@@ -286,5 +313,8 @@ class _LeaseKeeper:
         snapshot = Snapshot.of(self._board.region(0, 1), self._hello.queues)
         overruns = self._overdue.overruns if self._overdue is not None else ()
         for process in self._names:
-            keeper.bury(process, snapshot, charge=self._charge, overruns=overruns)
+            keeper.bury(process, snapshot, charge=self._shutdown.stage < Stage.COLD, overruns=overruns)
         keeper.bury_the_rest()
+        if keeper.unburied:
+            logger.error("What this worker held could not be handed back to the broker; another node does so after two leases")
+            self._failed = True

@@ -29,16 +29,14 @@ from fastq.worker.loop import Loop
 from fastq.worker.nursery import STOP_SIGNALS
 from fastq.worker.options import WorkerOptions
 from fastq.worker.procname import expand_node
-from fastq.worker.say import say
-from fastq.worker.shutdown import Shutdown, Stage
+from fastq.worker.shutdown import Shutdown, Stage, term_is_quit
 from fastq.worker.starters import NurseryHouse, spawn_green
+from fastq.worker.stopping import COLD_GRACE_S, Holdup, Stopping
 
 __all__ = ["Supervisor", "run"]
 
 logger = logging.getLogger("fastq.worker")
 
-#: seconds a cold stop leaves for settling what has finished
-COLD_GRACE_S = 1.0
 #: seconds that receivers of worker_shutdown have
 FAREWELL_S = 10.0
 
@@ -46,7 +44,7 @@ FAREWELL_S = 10.0
 def run(options: WorkerOptions) -> int:
     """Run a worker node in this process until it is stopped; return its exit code.
 
-    0: stopped warm. 1: stopped cold, or it could not start (the reason is on stderr).
+    0: stopped warm. 1: stopped cold, or something could not be handed back, or it could not start (the reason is on stderr).
     """
     return Supervisor(options).run()
 
@@ -57,7 +55,6 @@ class Supervisor:
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
         self._loop = Loop()
-        self._shutdown = Shutdown()
         self._board = Board()
         self._nursery: NurseryHouse | None = None
         #: the first green interpreter, until it has said hello
@@ -67,13 +64,21 @@ class Supervisor:
         self._children: Children | None = None
         self._keeper: Keeper | None = None
         self._exit_code: int | None = None
+        #: what processes held could not be handed back
+        self._unfinished = False
         self._handover = False
+        #: how it stops, as receivers of signals were told
+        self._told = ""
         self._signals: tuple[socket.socket, socket.socket] | None = None
         #: what handled the signals before
         self._handlers: dict[int, Any] = {}
 
     def run(self) -> int:
         try:
+            self._shutdown = Shutdown(remap=term_is_quit())
+            self._stopping = Stopping(
+                self._loop, self._shutdown, act=self._act, holdups=self._holdups, look_up=self._look_up
+            )
             self._identity = Identity(expand_node(self._options.hostname))
             self._take_signals()
             self._start_first()
@@ -87,7 +92,9 @@ class Supervisor:
             from fastq.worker.solo import run as run_solo
 
             return run_solo(replace(self._options, pool="solo"))
-        return self._shutdown.exit_code if self._exit_code is None else self._exit_code
+        if self._exit_code is not None:
+            return self._exit_code
+        return 1 if self._unfinished else self._shutdown.exit_code
 
     # --- the first process, which imports the application ---
 
@@ -150,6 +157,7 @@ class Supervisor:
         if self._children is not None:
             return  # a nursery that replaces one that died: the node goes on as it began
         hello = self._hello = Hello.from_message(message)
+        self._shutdown.soft_s, self._shutdown.soft_on_idle = hello.soft_shutdown_s, hello.soft_shutdown_on_idle
         if hello.pool == "solo":
             self._handover = True
             self._loop.stop()
@@ -289,7 +297,7 @@ class Supervisor:
             return
         for signum in received:
             if signum in STOP_SIGNALS:
-                self._act(self._shutdown.signal(signum, time.monotonic()), signal.Signals(signum).name)
+                self._stopping.signal(signum)
         if signal.SIGCHLD in received:
             for pid, status in deaths():
                 self._take_in(pid, status)
@@ -305,32 +313,33 @@ class Supervisor:
         elif self._children is not None:
             self._children.died(pid, status)
 
-    def _act(self, stage: Stage | None, sig: str) -> None:
-        """Go on to a stage of stopping."""
-        if stage is None:
-            return
-        if stage is Stage.WARM:
-            say("worker: Warm shutdown (MainProcess)")
-        elif stage is Stage.COLD:
-            say("worker: Cold shutdown (MainProcess)")
-            self._loop.after(COLD_GRACE_S, self._kill)
+    def _act(self, stage: Stage, sig: str) -> None:
+        """Carry out a stage of stopping."""
         if not self._children:  # before the hello, or all have ended and their successors are held back
             self._loop.stop()
         elif stage is Stage.KILL:
-            self._kill()
-        else:
-            how = "warm" if stage is Stage.WARM else "cold"
-            self._tell_nursery(event="stopping", how=how, sig=sig)
-            self._children.tell(how, sig)
-
-    def _kill(self) -> None:
-        if self._children is not None:
             self._children.kill()
+        else:
+            # receivers of signals are told of a soft stop as of the cold one that it ends in, once
+            told = "warm" if stage is Stage.WARM else "cold"
+            if told != self._told:
+                self._told = told
+                self._tell_nursery(event="stopping", how=told, sig=sig)
+            self._children.tell("cold" if stage is Stage.COLD else "warm", sig, told=told)
+
+    def _holdups(self) -> list[Holdup]:
+        return self._children.holdups() if self._children is not None else []
+
+    def _look_up(self, holdup: Holdup) -> dict[tuple[str, str], str]:
+        return self._keeper.look_up(holdup.names) if self._keeper is not None else {}
 
     def _leave(self) -> None:
         """Undo everything that would outlive the loop."""
+        self._stopping.end()
         if self._children is not None:
             self._children.close()
+            if self._children.returned:
+                logger.info("%d tasks that had not started went back to their queues", self._children.returned)
         if self._first_green is not None:
             kill(self._first_green[0])
         if self._keeper is not None:
@@ -340,12 +349,17 @@ class Supervisor:
                     "%d processes could not be handed back to the broker; another node does so after two leases",
                     self._keeper.unburied,
                 )
+                self._unfinished = True
             self._keeper.close()
         if not self._handover:
             self._let_nursery_end()
         self._drop_nursery()
         signal.set_wakeup_fd(-1)
-        for signum, handler in self._handlers.items():
-            signal.signal(signum, handler)
         if self._handover:
+            for signum, handler in self._handlers.items():
+                signal.signal(signum, handler)
             adopt_orphans(False)
+        else:
+            # one more signal changes nothing now; not our handlers, which the interpreter takes away before it ends
+            for signum in self._handlers:
+                signal.signal(signum, signal.SIG_IGN)

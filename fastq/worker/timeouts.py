@@ -59,11 +59,11 @@ class Timeouts:
                     continue
                 (d,) = _core.deliveries(queue, [overrun.tag], [message], Registry([]))
                 if check(d.id) == overrun.check:
-                    settlements.append(self._settlement(d, overrun.hard_s, now_ms))
+                    settlements.append(self._settlement(d, overrun.hard_s, now_ms, process))
         if settlements:
             Settler(self._broker, self._backend()).turn(process, settlements, None)
 
-    def _settlement(self, d: Delivery, hard_s: float, now_ms: int) -> Settlement:
+    def _settlement(self, d: Delivery, hard_s: float, now_ms: int, process: str) -> Settlement:
         # lazy: as above
         from fastq.remote import encode_exception
         from fastq.serialization import Serializers
@@ -75,8 +75,8 @@ class Timeouts:
         exc = TimeLimitExceeded(hard_s)
         content_type, body, _ = encode_exception(exc, Serializers(task=name, result=name, accept=(name,)))
         record = _core.encode_result("FAILURE", content_type, body, None, now_ms, None)
-        error = f"TimeLimitExceeded: {exc}"
-        detail = {"id": d.id, "name": d.name, "error": error, "deliveries": d.deliveries, "retries": d.retries}
+        error = f"TimeLimitExceeded: it had run for {hard_s:g} s and more, so its process was killed"
+        detail = {"id": d.id, "name": d.name, "error": error, "deliveries": d.deliveries, "process": process}
         return Settlement(
             d.queue,
             d.tag,

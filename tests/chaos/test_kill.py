@@ -30,7 +30,6 @@ def test_killed_child_loses_nothing_and_its_tasks_run_within_a_second(
     with Worker(tmp_path, "-P", pool, "-c", slots(pool), "-l", "INFO").wait_ready() as worker:
         tasks.work.delay_many([(i, 5) for i in range(TASKS)])
         eventually(lambda: len(ran(folder, "work-")) >= TASKS // 10, "a tenth of the tasks")
-        # one more task that only ends when told, so that the victim certainly holds something
         victim = worker.pool_pids()[0]
         before = len(ran(folder, "work-"))
         os.kill(victim, signal.SIGKILL)
@@ -39,7 +38,7 @@ def test_killed_child_loses_nothing_and_its_tasks_run_within_a_second(
         resumed = time.monotonic() - killed
         eventually(lambda: set(ran(folder, "work-")) == {f"work-{i}" for i in range(TASKS)}, f"all tasks run\n{worker.log[-2000:]}")
         print(f"{pool}: going on {resumed * 1000:.0f} ms after the kill")
-        assert resumed < 10, "far more than the second that it takes on an idle machine"
+        assert resumed < (6 if pool in ("gevent", "eventlet") else 3), "a second is promised on an idle machine"
     assert len(ran(folder, "work-")) <= TASKS + 2 * 10, "only what ran at the kill may have run twice"
 
 

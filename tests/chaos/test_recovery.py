@@ -1,4 +1,7 @@
-"""How soon the very tasks of a killed process run again; the times are printed, the bounds are generous for busy machines."""
+"""How soon the very tasks of a killed process run again; the times are printed, the bounds leave room for busy machines.
+
+``benchmarks/recovery.py`` measures the same over many kills, on a quiet machine, against what is promised.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from tests.integration.conftest import ran
 from tests.workers import POOLS, Worker, children, eventually
 
 LEASE_S = 2.0
+#: a green process is a fresh interpreter: 0.3 s of CPU time, which took 2.4 s with five times as much work under way as CPUs
+BUSY_S = {"gevent": 5.0, "eventlet": 5.0}
 
 
 def holders(folder: Path, name: str) -> list[int]:
@@ -34,18 +39,32 @@ def test_a_killed_childs_task_runs_again_at_once(pool: str, tasks: ModuleType, t
         (folder / "a").touch()
         assert result.get(timeout=60) == "a"
         assert len(set(holders(folder, "a"))) == 2
-        assert again_s < 5, "a second is promised on a machine that is not overloaded"
+        assert again_s < BUSY_S.get(pool, 2.5), "a second is promised on a machine that is not overloaded"
+
+
+@pytest.mark.parametrize("broker_url", ["redis"], indirect=True)  # the embedded broker is one host's
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_a_node_on_another_host_takes_over_within_two_leases(pool: str, tasks: ModuleType, tmp_path: Path, folder: Path) -> None:
+    """The survivor was there before: it sees only that the dead node's leases stand still."""
+    again_s = take_over(pool, tasks, tmp_path, folder, other_host(tmp_path))
+    assert again_s > 0.6 * LEASE_S, "nobody is taken for dead before three looks at a lease that stands still"
+    assert again_s < 2 * LEASE_S + 3, "two leases, and some for a busy machine"
 
 
 @pytest.mark.parametrize("pool", ["prefork", "gevent"])
-def test_a_surviving_node_takes_over_within_two_leases(
-    pool: str, tasks: ModuleType, tmp_path: Path, folder: Path
-) -> None:
-    """The survivor was there before: it sees only that the dead node's leases stand still."""
-    with Worker(tmp_path, "-P", pool, "-c", "2", "-l", "INFO", "-n", "first@%h").wait_ready() as first:
+def test_a_node_on_the_same_host_takes_over_within_a_lease(pool: str, tasks: ModuleType, tmp_path: Path, folder: Path) -> None:
+    """It sees that the processes are gone as soon as their leases are late."""
+    again_s = take_over(pool, tasks, tmp_path, folder, {})
+    assert again_s < LEASE_S + 3, "a lease, and some for a busy machine"
+
+
+def take_over(pool: str, tasks: ModuleType, tmp_path: Path, folder: Path, victims_env: dict[str, str]) -> float:
+    """Kill a node that holds two tasks, beside one that holds none; return after how long both run again."""
+    common = ("-P", pool, "-c", "2", "-l", "INFO", "-n")
+    with Worker(tmp_path, *common, "first@%h", env=victims_env).wait_ready() as first:
         results = [tasks.hold.delay(name) for name in ("a", "b")]
         eventually(lambda: holders(folder, "a") and holders(folder, "b"), "both tasks running")
-        with Worker(tmp_path, "-P", pool, "-c", "2", "-l", "INFO", "-n", "second@%h").wait_ready() as second:
+        with Worker(tmp_path, *common, "second@%h").wait_ready() as second:
             first.kill_all()
             killed = time.monotonic()
             eventually(
@@ -58,7 +77,21 @@ def test_a_surviving_node_takes_over_within_two_leases(
             for name in ("a", "b"):
                 (folder / name).touch()
             assert [r.get(timeout=60) for r in results] == ["a", "b"]
-            assert again_s < 2 * LEASE_S + 3, "two leases, and some for a busy machine"
+    return again_s
+
+
+def other_host(tmp_path: Path) -> dict[str, str]:
+    """Return what lets a node believe that it is on a host of its own, so that no other can look at its processes."""
+    place = tmp_path / "other_host"
+    place.mkdir()
+    # not in the interpreters that patch first: there nothing of fastq may be imported yet, and they have no identity
+    (place / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if sys.orig_argv[1:3] == ['-m', 'fastq']:\n"
+        "    from fastq.worker import identity\n"
+        "    identity._host = lambda: '0123456789ab'\n"
+    )
+    return {"PYTHONPATH": os.pathsep.join([str(place), str(Path(__file__).parents[2])])}
 
 
 def test_a_task_that_kills_its_process_becomes_a_dead_letter(tasks: ModuleType, tmp_path: Path, folder: Path) -> None:
@@ -98,6 +131,21 @@ def test_processes_die_with_their_supervisor(pool: str, tasks: ModuleType, tmp_p
         eventually(lambda: len(holders(folder, "a")) == 2, "the task running again")
         (folder / "a").touch()
         assert result.get(timeout=60) == "a"
+
+
+def test_a_solo_worker_ends_with_its_lease_keeper(tasks: ModuleType, tmp_path: Path, folder: Path) -> None:
+    """Else its task would go on here after its lease has run out, and run a second time elsewhere at the same time."""
+    with Worker(tmp_path, "-P", "solo", "-l", "INFO", env=other_host(tmp_path)).wait_ready() as worker:
+        result = tasks.hold.delay("a")
+        eventually(lambda: holders(folder, "a"), "the task running")
+        (keeper,) = children(worker.pid)
+        os.kill(keeper, signal.SIGKILL)
+        assert worker.process.wait(60) == 1
+        assert "this one ends in the middle of its tasks" in worker.log
+        with Worker(tmp_path, "-P", "solo", "-l", "INFO").wait_ready():
+            eventually(lambda: len(holders(folder, "a")) == 2, "the task running again")
+            (folder / "a").touch()
+            assert result.get(timeout=60) == "a"
 
 
 def alive(pid: int) -> bool:

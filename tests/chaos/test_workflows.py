@@ -104,7 +104,7 @@ def kill_child(worker: Worker, chance: random.Random) -> int:
     found: list[int] = []
 
     def running() -> list[int]:
-        found[:] = [pid for pid in worker.pool_pids() if pid != worker.pid]
+        found[:] = worker.pool_pids()
         return found
 
     # while its successor starts, there may be none

@@ -92,6 +92,19 @@ def test_renewing_never_revives_the_released(publish: Publish, worker: Worker, t
         worker.fetch()
 
 
+def test_a_refused_fetch_says_which_settlements_of_its_call_changed_nothing(
+    worker: Worker, publish: Publish, transport: Transport
+) -> None:
+    publish("a", "b")
+    a, b = worker.fetch()
+    other = transport.broker()
+    other.condemn([old(other, worker.process)])
+    worker.settle(a.settled())
+    with pytest.raises(Fenced) as caught:
+        worker.settle(a.settled(), b.settled(), fetch=worker.ask())
+    assert caught.value.skipped == (a.tag,), "condemned, but not yet released: b was still leased"
+
+
 def test_those_condemned_before_are_returned_again(worker: Worker, transport: Transport) -> None:
     other = transport.broker()
     lease = old(other, worker.process)

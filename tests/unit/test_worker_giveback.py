@@ -9,8 +9,9 @@ import pytest
 from fastq import _core
 from fastq._core import HELD, RETURNED, STARTED, ProcessBoard
 from fastq.exceptions import OperationalError
-from fastq.worker.board import Board
-from fastq.worker.giveback import Watch
+from fastq.worker.board import Board, open_flight
+from fastq.worker.flight import Flight
+from fastq.worker.giveback import SEARCH_LOOKS, Watch
 from tests.unit.worker_fakes import FakeBroker, message
 
 QUEUES = ("default", "other")
@@ -103,3 +104,93 @@ def test_each_goes_back_to_its_own_queue(region: ProcessBoard) -> None:
     watch.look("p")
     assert len(broker.ready["other"]) == 2 and "default" not in broker.ready
     assert HELD not in states(region).values()
+
+
+def leased_unread(broker: FakeBroker, n: int) -> list[str]:
+    """Lease what stands on no board: the answer of the fetch is still to be read."""
+    return broker.lease("other", "p", *[message(id=f"unread-{i}") for i in range(n)])
+
+
+def test_what_an_unread_answer_brings_goes_back_while_a_task_keeps_the_process_from_reading(region: ProcessBoard) -> None:
+    broker, flight = FakeBroker(), Flight()
+    batch = hold(region, broker, 1)
+    region.claim(batch[0].record, 2)
+    flight.leave(7)
+    leased_unread(broker, 3)
+    watch = Watch(region, QUEUES, broker, flight)
+    watch.glance()
+    assert watch.look("p")
+    assert [_core.peek(m).id for m in broker.ready["other"]] == ["unread-0", "unread-1", "unread-2"]
+    assert list(broker.held["default", "p"]) == [batch[0].tag], "what runs stays"
+    assert flight.land() and not flight.searched, "the process is told to look again at what it has"
+    asked = broker.calls.count("leased")
+    flight.leave(8)
+    for _ in range(SEARCH_LOOKS):
+        assert watch.look("p")
+    assert broker.calls.count("leased") <= asked + 2 * len(QUEUES), "the broker is not asked at every look"
+
+
+def test_an_answer_under_way_is_left_alone_while_the_process_gets_on(region: ProcessBoard) -> None:
+    broker, flight = FakeBroker(), Flight()
+    batch = hold(region, broker, 4)
+    leased_unread(broker, 1)
+    watch = Watch(region, QUEUES, broker, flight)
+    watch.glance()
+    for number, d in enumerate(batch, 1):  # another task runs at every look
+        flight.leave(number)
+        region.claim(d.record, 2)
+        assert watch.look("p")
+        region.finish(d.record)
+        assert not flight.land()
+    region.claim(hold(region, broker, 1)[0].record, 2)
+    for number in range(5, 9):  # another fetch is under way at every look
+        flight.leave(number)
+        assert watch.look("p")
+        assert not flight.land()
+    assert "leased" not in broker.calls and "settle" not in broker.calls
+
+
+def test_looking_goes_on_while_an_answer_is_under_way(region: ProcessBoard) -> None:
+    broker, flight = FakeBroker(), Flight()
+    watch = Watch(region, QUEUES, broker, flight)
+    flight.leave(1)
+    assert watch.look("p")
+    flight.land()
+    assert not watch.look("p")
+
+
+def test_a_search_that_fails_counts_as_one(region: ProcessBoard) -> None:
+    """It is not known what the broker has done of it."""
+    broker, flight = FakeBroker(), Flight()
+    batch = hold(region, broker, 1)
+    region.claim(batch[0].record, 2)
+    flight.leave(1)
+    watch = Watch(region, QUEUES, broker, flight)
+    watch.glance()
+    broker.down = True
+    with pytest.raises(OperationalError):
+        watch.look("p")
+    assert flight.land() and not flight.searched
+
+
+def test_both_sides_see_one_flight_and_a_search_in_its_middle() -> None:
+    board = Board()
+    try:
+        board.region(1, 2)
+        ours, theirs = board.flight(1, 2), open_flight(board.fd, 1, 2)
+        theirs.leave(3)
+        assert ours.number == 3
+        with ours.search():
+            assert theirs.searched and theirs.land()
+        assert not theirs.searched and ours.number == 0
+        theirs.leave(4)
+        assert not theirs.land(), "that search was before"
+        theirs.leave(5)
+        with ours.search():
+            pass
+        theirs.leave(5)  # repeated: it was not answered
+        assert theirs.land()
+        ours.clear()
+        assert theirs.number == 0 and not theirs.searched
+    finally:
+        board.close()

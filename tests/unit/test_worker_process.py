@@ -29,7 +29,7 @@ from fastq.worker.options import WorkerOptions
 from fastq.worker.process import run_process
 
 pool, scenario = sys.argv[1:3]
-app = FastQ("x", broker="memory://", backend="memory://", worker_lease=0.3)
+app = FastQ("x", broker="memory://", backend="memory://", worker_lease=1)
 running = threading.Event()
 stopped = threading.Event()
 

@@ -9,7 +9,7 @@ import pytest
 from fastq import _core
 from fastq.exceptions import Fenced, OperationalError
 from fastq.records import DONE, Fetch, Fetched, Settled, Settlement, StoredResult
-from fastq.worker.settler import MAX_BATCH, MAX_UNSETTLED, Settler
+from fastq.worker.settler import MAX_BATCH, MAX_BATCH_BYTES, MAX_UNSETTLED, MAX_UNSETTLED_BYTES, Settler
 from tests.unit.worker_rig import message, rig, wait_for
 
 
@@ -101,9 +101,12 @@ def test_results_are_stored_in_a_foreign_store_first_and_only_once() -> None:
 def test_a_fenced_fetch_has_settled_what_came_with_it() -> None:
     notes = Notes()
     made = settler(notes)
-    notes.trouble = [Fenced("away")]
+    fenced = Fenced("away")
+    fenced.skipped = ("1",)
+    notes.trouble = [fenced]
     turn = made.turn("p", [outcome(1)], fetch())
     assert turn.fenced and [s.id for s in turn.settled] == ["id1"] and not made.unanswered
+    assert made.fenced == 1, "what changed nothing is counted"
 
 
 def test_what_changed_nothing_is_counted_unless_it_may_be_a_repeat(caplog: pytest.LogCaptureFixture) -> None:
@@ -150,3 +153,41 @@ def test_without_a_backend_nothing_is_stored() -> None:
         made.publish(message("t", id="x"))
         wait_for(made.settled_all)
         assert made.trouble.store.results == {}
+
+
+def test_a_call_takes_bounded_bytes_of_results() -> None:
+    """One call is packed at once, so a hundred large results are several calls."""
+    settling = settler(Notes())
+    large = b"x" * (MAX_BATCH_BYTES // 8)
+    for n in range(100):
+        settling.emit(outcome(n, large))
+    taken = []
+    while settling.waiting:
+        taken.append(settling.take())
+    assert [s.tag for batch in taken for s in batch] == [f"0:1:{n}" for n in range(100)]
+    assert [len(batch) for batch in taken] == [8] * 12 + [4]
+
+
+def test_large_results_fill_it_long_before_their_number_does() -> None:
+    settling = settler(Notes())
+    large = b"x" * (1024 * 1024)
+    n = 0
+    while not settling.full:
+        settling.emit(outcome(n, large))
+        n += 1
+        assert n < 100
+    assert n == MAX_UNSETTLED_BYTES // len(large)
+
+
+def test_an_unanswered_call_counts_towards_the_bytes() -> None:
+    notes = Notes()
+    notes.trouble = [OperationalError("away")]
+    settling = settler(notes)
+    for n in range(64):
+        settling.emit(outcome(n, b"x" * (1024 * 1024)))
+    assert settling.full
+    with pytest.raises(OperationalError):
+        settling.turn("p", settling.take(), None)
+    assert settling.full
+    settling.repeat()
+    assert not settling.full

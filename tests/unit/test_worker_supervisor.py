@@ -149,10 +149,10 @@ def test_the_death_of_the_nursery_touches_no_worker(house: type[House]) -> None:
 
 def test_second_signal_kills_what_does_not_stop(house: type[House]) -> None:
     node = house("stubborn").ready()
-    os.kill(node.pid, signal.SIGTERM)
+    os.kill(node.pid, signal.SIGINT)
     node.wait(r"told \d \{'stop': 'warm'\}", 2)
     assert node.process.poll() is None, "warm waits for running tasks"
-    assert node.stop() == 1
+    assert node.stop(signal.SIGINT) == 1
     assert "worker: Cold shutdown (MainProcess)" in node.log
     assert all(is_gone(pid) for pid in node.workers())
     assert len(re.findall("condemned", node.log)) == 2
@@ -249,9 +249,9 @@ def test_a_solo_worker_stops_when_its_keeper_dies(house: type[House]) -> None:
 
 def test_second_signal_ends_a_busy_solo_worker(house: type[House]) -> None:
     node = house("stubborn", pool="solo").ready()
-    os.kill(node.pid, signal.SIGTERM)
+    os.kill(node.pid, signal.SIGINT)
     node.wait(r"told 0 \{'stop': 'warm'\}")
-    assert node.stop() == 1
+    assert node.stop(signal.SIGINT) == 1
     eventually(lambda: "condemned n@h" in node.log, "the lease goes")
 
 
