@@ -164,8 +164,11 @@ def test_only_the_connections_that_are_meant_are_frozen(proxy: Proxy, client: Cl
 
 def test_it_refuses_new_connections(proxy: Proxy, client: Client) -> None:
     proxy.refusing = True
-    with pytest.raises(ConnectionError):  # at once, or when it reads
-        socket.create_connection(("127.0.0.1", proxy.port), timeout=30).recv(1)
+    with (
+        pytest.raises(ConnectionError),  # at once, or when it reads
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as refused,
+    ):
+        refused.recv(1)
     assert client.say(b"x\n") == b"x\n"
 
 

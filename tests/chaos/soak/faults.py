@@ -70,6 +70,7 @@ class Faults:
         if self.fleet.server is not None:
             table |= {
                 "cut": (4, self._cut, True),
+                "cut in calls": (4, self._cut_in_calls, True),
                 "slow": (2, self._slow, False),
                 "half-open": (3, self._half_open, True),
                 "client kill": (3, self._client_kill, True),
@@ -244,6 +245,18 @@ class Faults:
         everybody = self.chance.random() < 0.5
         proxies = [n.proxy for n in self.fleet.nodes] + [self.fleet.producer_proxy] if everybody else [node.proxy]
         return f"{'all' if everybody else node.name}, {sum(proxy.cut() for proxy in proxies if proxy is not None)} connections"
+
+    def _cut_in_calls(self) -> str:
+        """Cut a node's, or the producer's, next calls of scripts: before, in the middle or after, the reply lost."""
+        proxies = [(node.name, node.proxy) for node in self.fleet.nodes] + [("producer", self.fleet.producer_proxy)]
+        name, proxy = self.chance.choice(proxies)
+        assert proxy is not None
+        when = self.chance.choice(("request", "mid-request", "reply", "mid-reply"))
+        before = proxy.hits
+        proxy.cut_on("EVALSHA", when, 5)
+        self._wait(self.chance.uniform(0.5, 2.0))
+        proxy.cut_on("EVALSHA", when, 0)
+        return f"{name}, {proxy.hits - before} at {when}"
 
     def _slow(self) -> str:
         seconds = self.chance.uniform(1, 3)

@@ -111,9 +111,8 @@ def main() -> None:
     timed["poison"] = (arguments.poison_every, 1)
     if not arguments.poison_every:
         del timed["poison"]
-    senders = [
-        Sender(arguments.folder, arguments.incarnation, thread, arguments.seed, {} if thread else timed) for thread in range(THREADS)
-    ]
+    folder, incarnation, seed = arguments.folder, arguments.incarnation, arguments.seed
+    senders = [Sender(folder, incarnation, thread, seed, {} if thread else timed) for thread in range(THREADS)]
     with ThreadPoolExecutor(THREADS) as threads:
         for ended in [threads.submit(sender.run) for sender in senders]:
             ended.result()
