@@ -166,15 +166,14 @@ class SQLiteView(Store):
         for queue in queues:
             view.ready[queue], view.delayed[queue] = {}, []
         for no, queue in numbers.items():
-            for key, message in self.sql.execute("SELECT key, message FROM ready WHERE key BETWEEN ? AND ? ORDER BY key", bounds(no)):
+            waiting = self.sql.execute("SELECT key, message FROM ready WHERE key BETWEEN ? AND ? ORDER BY key", bounds(no))
+            for key, message in waiting:
                 view.ready[queue].setdefault(level_of(key), []).append(message)
             for key, process, message in self.sql.execute(
                 "SELECT key, process, message FROM leased WHERE key BETWEEN ? AND ? ORDER BY number, key", bounds(no)
             ):
                 view.leased.setdefault((queue, process), {})[str(key)] = message
-        for no, due_ms, level, message in self.sql.execute(
-            "SELECT queue, due_ms, level, message FROM delayed ORDER BY due_ms, id"
-        ):
+        for no, due_ms, level, message in self.sql.execute("SELECT queue, due_ms, level, message FROM delayed ORDER BY due_ms, id"):
             view.delayed[numbers[no]].append((due_ms, level, message))
         for no, process, beat in self.sql.execute("SELECT queue, process, beat FROM leases WHERE gone_ms = 0"):
             view.leases[numbers[no], process] = str(beat)

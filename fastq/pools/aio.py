@@ -77,7 +77,7 @@ class AsyncioPool(SlotCount):
 
     def cancel(self, task_id: str, *, hard: bool) -> bool:
         """Cancel the asyncio task, soft and hard alike: ``CancelledError`` is raised where it awaits."""
-        for number, (batch, task) in list(self._running.items()):
+        for number, (batch, task) in self._running.copy().items():
             if len(batch) == 1 and batch[0].id == task_id:
                 self._loop.call_soon_threadsafe(self._cancel, number, task)
                 return True

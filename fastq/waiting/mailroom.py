@@ -82,7 +82,8 @@ class Mailroom:
         """Forget results that nobody holds any more."""
         # in place and without the lock: another thread may be adding, and a destructor may have brought us here
         sent = self.sent
-        for id, ref in list(sent.items()):
+        # a copy, not list(items()): making the pairs may collect garbage, and what that runs lets the other thread in
+        for id, ref in sent.copy().items():
             if ref() is None:
                 sent.pop(id, None)
         self.sweep_at = max(SWEEP_AT, 2 * len(sent))
@@ -103,7 +104,7 @@ class Mailroom:
                     for result in group:
                         result.epoch = self.epoch
         # what arrived between the caller's look and the registration went into the result, not into the ticket
-        for id, group in list(ticket.missing.items()):
+        for id, group in ticket.missing.copy().items():
             if all(result.arrived() for result in group):
                 self._hand_out(ticket, id)
         return stale
@@ -287,7 +288,7 @@ class Mailroom:
                 for group in ticket.missing.values():
                     for result in group:
                         result.epoch = self.epoch
-            alive = ((id, ref()) for id, ref in list(self.sent.items()))
+            alive = ((id, ref()) for id, ref in self.sent.copy().items())
             self.unread = deque(id for id, result in alive if result is not None and id not in self.waiting)
         while waiting:
             self.read_batch(waiting)

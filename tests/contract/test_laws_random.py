@@ -23,6 +23,8 @@ from tests.servers import RedisServer
 
 #: how many examples; unset: a few, always the same
 LONG = int(os.environ.get("FASTQ_LAWS_EXAMPLES", "0"))
+#: how many in a few seconds
+SHORT = {"redis": 25, "sqlite": 50, "memory": 200}
 STEPS = int(os.environ.get("FASTQ_LAWS_STEPS", "40"))
 
 
@@ -43,11 +45,11 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
             yield MemoryView
 
 
-def test_the_laws_hold_whatever_happens(make: Callable[[], Store]) -> None:
+def test_the_laws_hold_whatever_happens(make: Callable[[], Store], request: pytest.FixtureRequest) -> None:
     run_state_machine_as_test(
         lambda: BrokerMachine(make),
         settings=settings(
-            max_examples=LONG or 25,
+            max_examples=LONG or SHORT[request.node.callspec.params["make"]],
             stateful_step_count=STEPS,
             derandomize=not LONG,
             database=None,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
 import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -428,3 +431,32 @@ def test_after_a_fork_results_of_the_parent_are_polled_for() -> None:
     store.put("a", record())
     leader.join(20)
     assert result.arrived()
+
+
+@pytest.mark.parametrize("step", ["sweep", "open"])
+def test_results_may_be_sent_while_all_are_looked_at(step: str) -> None:
+    """Until Python 3.12 making a list of pairs may collect garbage, and what that runs lets another thread in."""
+    store = Store()
+    room = store.waiter._room()
+    results = [Result(f"a{i}") for i in range(5000)]
+    for result in results:
+        room.sent[result.id] = weakref.ref(result)
+    numbers = itertools.count()
+
+    def other_thread(phase: str, info: dict[str, int]) -> None:
+        result = Result(f"b{next(numbers)}")
+        results.append(result)
+        room.sent[result.id] = weakref.ref(result)
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(other_thread)
+    gc.set_threshold(50)
+    try:
+        if step == "sweep":
+            room.sweep()
+        else:
+            room._open(None)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(other_thread)
+    assert {"a0", "a4999"} <= room.sent.keys()

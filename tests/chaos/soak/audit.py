@@ -70,8 +70,8 @@ def audit(fleet: Fleet, ledger: Ledger, checker: Checker, happened: list[Happene
     count.add("no end", [f"{u.kind} {u.ids[0]} (unit {u.unit}), accepted {_clock(u.at)}" for u in checker.open_units()])
     count.add("wrong end", checker.wrong)
     count.add("surprise", fleet.surprises)
-    by_task = _count_runs(count, fleet, happened, kept, unknown, began, ended)
-    _check_ran(count, ledger, kept, by_task)
+    by_run = _count_runs(count, fleet, happened, kept, unknown, began, ended)
+    _check_ran(count, ledger, kept, by_run)
     _check_dead(count, fleet, kept, unknown)
     count.sent = sum(kind.tasks for kind in kept.values())
     for name, n in checker.ended.items():
@@ -103,9 +103,9 @@ def _count_runs(
     unknown: dict[int, Kind],
     began: float,
     ended: float,
-) -> dict[int, Counter[int]]:
-    """Return token -> retries -> runs; judge those beyond the first."""
-    by_task: dict[int, Counter[int]] = defaultdict(Counter)
+) -> dict[int, int]:
+    """Return how often each (see ``_key``) ran; judge the runs beyond the first."""
+    by_run: dict[int, int] = {}
     moments: list[float] = []
     poisoned: list[Run] = []
     foreign: list[str] = []
@@ -116,7 +116,8 @@ def _count_runs(
         if run.phase == BEGUN:
             poisoned.append(run)
             continue
-        by_task[run.token][run.retries] += 1
+        key = _key(run.token, run.retries)
+        by_run[key] = by_run.get(key, 0) + 1
         moments.append(run.at)
     count.add("ran though never sent", foreign)
     moments.sort()
@@ -124,16 +125,16 @@ def _count_runs(
     count.per_s = len(within) / max(0.001, ended - began)
     edges = [began, *within, ended]
     count.longest_gap_s = max(b - a for a, b in pairwise(edges))
-    more = {(token, retries) for token, each in by_task.items() for retries, n in each.items() if n > 1}
-    count.duplicates = sum(by_task[token][retries] - 1 for token, retries in more)
+    more = {key for key, n in by_run.items() if n > 1}
+    count.duplicates = sum(by_run[key] - 1 for key in more)
     _check_poison(count, fleet, poisoned, kept, unknown)
     excuses = Excuses(fleet, happened, poisoned)
     count.takeovers = excuses.unprompted
-    vain: dict[tuple[int, int], list[Run]] = defaultdict(list)
+    vain: dict[int, list[Run]] = defaultdict(list)
     if more:
         for run in runs(fleet.folder):
-            if run.phase != BEGUN and (run.token, run.retries) in more:
-                vain[run.token, run.retries].append(run)
+            if run.phase != BEGUN and (key := _key(run.token, run.retries)) in more:
+                vain[key].append(run)
     inexcusable: list[str] = []
     for same in vain.values():
         same.sort(key=lambda run: run.at)
@@ -148,7 +149,12 @@ def _count_runs(
             )
             inexcusable.append(f"{kind} unit {same[0].unit} index {same[0].place} retries {same[0].retries}: {told}")
     count.add("ran more often than can be explained", inexcusable)
-    return by_task
+    return by_run
+
+
+def _key(token: int, retries: int) -> int:
+    """Return one number for a task and how often it was tried again before: millions of them are kept."""
+    return token << 8 | retries
 
 
 def _check_poison(count: Count, fleet: Fleet, poisoned: list[Run], kept: dict[int, Kind], unknown: dict[int, Kind]) -> None:
@@ -165,7 +171,7 @@ def _check_poison(count: Count, fleet: Fleet, poisoned: list[Run], kept: dict[in
     )
 
 
-def _check_ran(count: Count, ledger: Ledger, kept: dict[int, Kind], by_task: dict[int, Counter[int]]) -> None:
+def _check_ran(count: Count, ledger: Ledger, kept: dict[int, Kind], by_run: dict[int, int]) -> None:
     missing: list[str] = []
     more: list[str] = []
     late: list[str] = []
@@ -174,22 +180,19 @@ def _check_ran(count: Count, ledger: Ledger, kept: dict[int, Kind], by_task: dic
             continue
         base = unit << INDEX_BITS
         for index in range(kind.tasks):
-            times = by_task.get(base | index)
-            wanted = kind.runs.get(index, 0)
+            token, wanted = base | index, kind.runs.get(index, 0)
             if kind.name == "revoked":
                 # it must not run once revoke() has returned; one that came too late may have run
                 after_s = ledger.revoked.get(unit)
-                if times and after_s is not None and after_s < REVOKED_AFTER_S:
+                if _key(token, 0) in by_run and after_s is not None and after_s < REVOKED_AFTER_S:
                     before_s = REVOKED_AFTER_S - after_s
                     late.append(f"unit {unit} ran, though revoke() had returned {before_s:.1f} s before it was due")
                 continue
             for retries in range(wanted):
-                if not times or not times[retries]:
+                if _key(token, retries) not in by_run:
                     missing.append(f"{kind.name} unit {unit} index {index}: run {retries + 1} of {wanted} has left no record")
-            if times and max(times) >= max(wanted, 1):
-                more.append(f"{kind.name} unit {unit} index {index}: ran with {max(times)} retries, {wanted - 1} were asked for")
-            if times and not wanted:
-                more.append(f"{kind.name} unit {unit} index {index}: must not run")
+            if _key(token, wanted) in by_run:
+                more.append(f"{kind.name} unit {unit} index {index}: ran with {wanted} retries, must run {wanted} times in all")
     count.add("never ran", missing)
     count.add("ran though it must not", more)
     count.add("ran though revoked", late)

@@ -30,9 +30,9 @@ THREADS = 4
 THREAD_SHIFT, INCARNATION_SHIFT = 28, 32
 #: unfinished tasks, how many there may be, 1: stop sending
 PACE = struct.Struct("<III")
-#: kind -> (calls, units of each) in one round, about 900 tasks
+#: kind -> (calls, units of each) in one round, about 1,900 tasks
 ROUND = {
-    "noop": (2, 300), "ignored": (1, 80), "urgent": (1, 20), "nap": (1, 30), "anap": (1, 20), "crunch": (1, 15),
+    "noop": (3, 500), "ignored": (1, 200), "urgent": (1, 20), "nap": (1, 30), "anap": (1, 20), "crunch": (1, 15),
     "later": (1, 8), "chain": (1, 4), "group": (1, 2), "chord": (1, 3), "nested": (1, 2), "broken": (1, 1),
     "again": (1, 5), "flaky": (1, 5), "failing": (1, 2), "expired": (1, 2), "large": (1, 1),
 }  # fmt: skip
