@@ -39,7 +39,7 @@ class Count:
     done: int = 0
     dead: int = 0
     revoked: int = 0
-    #: calls that never returned: units sent, and how many of them were kept
+    #: units of calls that never returned, and how many of these were kept
     unknown: int = 0
     unknown_kept: int = 0
     runs: int = 0
@@ -72,6 +72,7 @@ def audit(fleet: Fleet, ledger: Ledger, checker: Checker, happened: list[Happene
     count.add("surprise", fleet.surprises)
     by_run = _count_runs(count, fleet, happened, kept, unknown, began, ended)
     _check_ran(count, ledger, kept, by_run)
+    _check_unanswered(count, ledger, by_run)
     _check_dead(count, fleet, kept, unknown)
     count.sent = sum(kind.tasks for kind in kept.values())
     for name, n in checker.ended.items():
@@ -198,6 +199,28 @@ def _check_ran(count: Count, ledger: Ledger, kept: dict[int, Kind], by_run: dict
     count.add("ran though revoked", late)
 
 
+def _check_unanswered(count: Count, ledger: Ledger, by_run: dict[int, int]) -> None:
+    """What one call sends is kept whole or not at all."""
+    halves: list[str] = []
+    for first, (name, n) in ledger.begun.items():
+        kind = KINDS[name]
+        if first in ledger.answered:
+            continue
+        count.unknown += n
+        wanted = [
+            _key((first + i) << INDEX_BITS | index, retries)
+            for i in range(n)
+            for index, times in kind.runs.items()
+            for retries in range(times)
+            if name != "poison"
+        ]
+        ran = sum(key in by_run for key in wanted)
+        count.unknown_kept += n if ran else 0
+        if ran not in (0, len(wanted)):
+            halves.append(f"{name} units {first} to {first + n - 1}: {ran} of {len(wanted)} runs")
+    count.add("a call was kept by halves", halves)
+
+
 # --- dead letters ---
 
 
@@ -224,7 +247,6 @@ def _check_dead(count: Count, fleet: Fleet, kept: dict[int, Kind], unknown: dict
         if kind.dead and dict(found.get(unit, {})) != kind.dead
     ]
     count.add("dead letters", wrong)
-    count.unknown = len(unknown)
 
 
 def _token(message: bytes) -> int:

@@ -26,7 +26,7 @@ def summary(result: Mapping[str, Any]) -> str:
         ("  dead", count["dead"]),
         ("  revoked or expired", count["revoked"]),
         ("  lost", count["sent"] - count["done"] - count["dead"] - count["revoked"]),
-        ("calls without an answer", f"{count['unknown']} units, each kept whole or not at all"),
+        ("calls without an answer", f"{count['unknown']} units sent, {count['unknown_kept']} kept"),
         ("runs", f"{count['runs']}, {count['per_s']:.0f} a second"),
         ("longest time without a run", f"{count['longest_gap_s']:.2f} s"),
         ("slowest end of a task", f"{result['slowest_s']:.1f} s after it was sent"),
