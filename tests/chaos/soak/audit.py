@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from fastq import _core
 from fastq.transports import open_inspector
@@ -200,24 +200,22 @@ def _check_ran(count: Count, ledger: Ledger, kept: dict[int, Kind], by_run: dict
 
 
 def _check_unanswered(count: Count, ledger: Ledger, by_run: dict[int, int]) -> None:
-    """What one call sends is kept whole or not at all."""
+    """What is sent in one step is kept whole or not at all, whether its caller heard of it or not."""
     halves: list[str] = []
     for first, (name, n) in ledger.begun.items():
         kind = KINDS[name]
         if first in ledger.answered:
             continue
         count.unknown += n
-        wanted = [
-            _key((first + i) << INDEX_BITS | index, retries)
+        each = [
+            [_key((first + i) << INDEX_BITS | index, again) for index, times in kind.runs.items() for again in range(times)]
             for i in range(n)
-            for index, times in kind.runs.items()
-            for retries in range(times)
-            if name != "poison"
         ]
-        ran = sum(key in by_run for key in wanted)
-        count.unknown_kept += n if ran else 0
-        if ran not in (0, len(wanted)):
-            halves.append(f"{name} units {first} to {first + n - 1}: {ran} of {len(wanted)} runs")
+        for keys in [list(chain.from_iterable(each))] if kind.batched else each:
+            ran = sum(key in by_run for key in keys)
+            count.unknown_kept += (n if kind.batched else 1) if ran else 0
+            if ran not in (0, len(keys)) and name != "poison":
+                halves.append(f"{name}, sent from unit {first} on: {ran} of {len(keys)} runs")
     count.add("a call was kept by halves", halves)
 
 

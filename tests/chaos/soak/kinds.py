@@ -37,6 +37,8 @@ class Kind:
     #: reason of a dead letter -> how many tasks of the unit end as such
     dead: dict[str, int] = field(default_factory=dict)
     stored: bool = True
+    #: all units of a call are one message to the broker
+    batched: bool = False
 
 
 def token_of(unit: int, index: int = 0) -> int:
@@ -124,25 +126,25 @@ def _once(indexes: Sequence[int]) -> dict[int, int]:
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("noop", 1, _many(w.noop), value=_single),
-        Kind("urgent", 1, _many(w.urgent), value=_single),
-        Kind("ignored", 1, _many(w.ignored), stored=False),
-        Kind("nap", 1, _many(w.nap), value=_single),
-        Kind("anap", 1, _many(w.anap), value=_single),
-        Kind("crunch", 1, _many(w.crunch), value=_single),
+        Kind("noop", 1, _many(w.noop), value=_single, batched=True),
+        Kind("urgent", 1, _many(w.urgent), value=_single, batched=True),
+        Kind("ignored", 1, _many(w.ignored), stored=False, batched=True),
+        Kind("nap", 1, _many(w.nap), value=_single, batched=True),
+        Kind("anap", 1, _many(w.anap), value=_single, batched=True),
+        Kind("crunch", 1, _many(w.crunch), value=_single, batched=True),
         Kind("later", 1, _each(_later), value=_single),
         Kind("large", 1, _each(_large), value=lambda unit: _single(unit) + LARGE),
-        Kind("limited", 1, _many(w.limited), value=_single),
-        Kind("again", 1, _many(w.again), value=_single, runs={0: 3}),
-        Kind("flaky", 1, _many(w.flaky), value=_single, runs={0: 2}),
+        Kind("limited", 1, _many(w.limited), value=_single, batched=True),
+        Kind("again", 1, _many(w.again), value=_single, runs={0: 3}, batched=True),
+        Kind("flaky", 1, _many(w.flaky), value=_single, runs={0: 2}, batched=True),
         Kind("chain", 4, _each(_chain), value=_sum(4), runs=_once(range(4))),
         Kind("group", 8, _each(_group), runs=_once(range(8))),
         Kind("chord", 7, _each(_chord), value=_sum(6), runs=_once(range(7))),
         Kind("nested", 9, _each(_nested), value=_nested_value, runs=_once(range(9))),
         Kind("broken", 4, _each(_broken), state="FAILURE", runs=_once(range(3)), dead={"failed": 1}),
-        Kind("failing", 1, _many(w.failing), state="FAILURE", dead={"failed": 1}),
-        Kind("revoked", 1, _many(w.never, countdown=REVOKED_AFTER_S), state="REVOKED", runs={}),
-        Kind("expired", 1, _many(w.never, countdown=1.5, expires=0.5), state="REVOKED", runs={}),
-        Kind("poison", 1, _many(w.poison), state="FAILURE", dead={"worker-lost": 1}),
+        Kind("failing", 1, _many(w.failing), state="FAILURE", dead={"failed": 1}, batched=True),
+        Kind("revoked", 1, _many(w.never, countdown=REVOKED_AFTER_S), state="REVOKED", runs={}, batched=True),
+        Kind("expired", 1, _many(w.never, countdown=1.5, expires=0.5), state="REVOKED", runs={}, batched=True),
+        Kind("poison", 1, _many(w.poison), state="FAILURE", dead={"worker-lost": 1}, batched=True),
     )
 }
