@@ -19,12 +19,12 @@ SEED = int(os.environ.get("FASTQ_CHAOS_SEED") or 1)
 ROOT = Path(__file__).parents[2]
 #: broker, pools, seconds of sending
 SOAKS = [
-    ("redis", POOLS, 15),
-    ("sqlite", ("prefork", "threads"), 12),
-    ("redis", ("gevent", "eventlet"), 7),
     ("sqlite", ("asyncio", "solo"), 7),
+    ("redis", POOLS, 15),
+    ("redis", ("gevent", "eventlet"), 7),
+    ("sqlite", ("prefork", "threads"), 12),
 ]
-IDS = ["redis-mixed", "sqlite-prefork-threads", "redis-green", "sqlite-asyncio-solo"]
+IDS = ["sqlite-asyncio-solo", "redis-mixed", "redis-green", "sqlite-prefork-threads"]
 #: seconds: most of it is for a connection that was made half-open to be given up
 DEADLINE_S = 300
 

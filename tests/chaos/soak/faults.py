@@ -131,14 +131,14 @@ class Faults:
             return "nobody there"
         node, proc = victim
         if node.pool == "solo":
-            node.expected = (-signal.SIGKILL,)
+            node.may_end(-signal.SIGKILL)
         return self._kill(node, [proc], "killed")
 
     def _kill_keeper(self) -> str:
         if (victim := self._proc("keeper")) is None:
             return "nobody there"
         node, proc = victim
-        node.expected = (1,)
+        node.may_end(1)
         # the worker finishes what it runs, and ends; its lease stands still meanwhile
         self.fleet.hit(node, "", time.time(), "keeper killed")
         _kill(proc.pid, signal.SIGKILL)
@@ -154,7 +154,7 @@ class Faults:
     def _kill_supervisor(self) -> str:
         if (node := self._node("solo")) is None:
             return "nobody there"
-        node.expected = (-signal.SIGKILL,)
+        node.may_end(-signal.SIGKILL)
         began = time.time()
         _kill(node.pid, signal.SIGKILL)
         self.fleet.hit(node, "", began, "supervisor killed")
@@ -163,7 +163,7 @@ class Faults:
     def _kill_node(self) -> str:
         if (node := self._node()) is None:
             return "nobody there"
-        node.expected = (-signal.SIGKILL,)
+        node.may_end(-signal.SIGKILL)
         return self._kill(node, node.procs(), "node killed", whole=True)
 
     def _kill(self, node: Node, procs: list[Proc], cause: str, whole: bool = False) -> str:
@@ -179,7 +179,7 @@ class Faults:
         if (node := self._node()) is None:
             return "nobody there"
         # the first INT may be enough
-        node.expected = {"TERM": (0,), "QUIT": (1,), "INT INT": (0, 1)}[how]
+        node.may_end(*{"TERM": (0,), "QUIT": (1,), "INT INT": (0, 1)}[how])
         began = time.time()
         pid = node.pid
         if how == "INT INT":

@@ -70,8 +70,8 @@ class Node:
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     started: float = 0.0
-    #: when it is known why it ends: the exit codes that are then in order
-    expected: tuple[int, ...] | None = None
+    #: exit codes that are in order, by what has been done to it since its start
+    expected: tuple[int, ...] = ()
 
     @property
     def log_path(self) -> Path:
@@ -80,7 +80,7 @@ class Node:
     def start(self) -> None:
         self.starts += 1
         self.started = time.time()
-        self.expected = None
+        self.expected = ()
         env = {**os.environ, "PYTHONPATH": str(ROOT), "SOAK_BROKER": self.url, "SOAK_BACKEND": self.url}
         env |= {"SOAK_FOLDER": str(self.folder), "SOAK_NODE": self.name, "PYTHONFAULTHANDLER": "1"}
         command = [sys.executable, "-m", "fastq", "-A", "tests.chaos.soak.workload", "worker", "-P", self.pool, "-l", "WARNING"]
@@ -89,6 +89,10 @@ class Node:
                 [*command, *SLOTS[self.pool], "-n", f"{self.name}@soak"],
                 cwd=self.folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+
+    def may_end(self, *codes: int) -> None:
+        """Something is about to be done to it that ends it so; a second thing may come before the first has ended it."""
+        self.expected += codes
 
     @property
     def pid(self) -> int:
@@ -195,8 +199,8 @@ class Fleet:
         expected = node.expected
         if node.pool == "solo" and code in POISONED:
             return  # whatever else was done to it, a poisonous task may have been faster
-        if expected is None or code not in expected:
-            text = "without cause" if expected is None else f"instead of {' or '.join(map(str, expected))}"
+        if code not in expected:
+            text = f"instead of {' or '.join(map(str, expected))}" if expected else "without cause"
             self.surprises.append(f"{time.strftime('%H:%M:%S')} node {node.name} ended with {code} {text}: {node.log_path.name}")
 
     def hit(self, node: Node, process: str, began: float, cause: str) -> None:
