@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import resource
@@ -125,11 +126,11 @@ def imported(broker: str, tmp_path: Path, folder: Path, monkeypatch: pytest.Monk
     for name, value in (("TEST_BROKER", broker), ("TEST_FOLDER", str(folder)), ("TEST_LEASE", lease)):
         monkeypatch.setenv(name, value)
     (tmp_path / "tasks.py").write_text(TASKS)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "tasks", raising=False)
-    import tasks
-
+    spec = importlib.util.spec_from_file_location("tasks", tmp_path / "tasks.py")
+    assert spec is not None and spec.loader is not None
+    tasks = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "tasks", tasks)
+    spec.loader.exec_module(tasks)
     return tasks
 
 

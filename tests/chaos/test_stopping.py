@@ -5,6 +5,7 @@ A row of the table is a worker that is stopped. The next row's worker shows what
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ from types import ModuleType
 
 import pytest
 
+from fastq.transports import TransportOptions, open_inspector
 from tests.integration.conftest import TASKS, ran
 from tests.servers import RedisServer
 from tests.workers import POOLS, Worker, children, eventually
@@ -427,8 +429,8 @@ def test_a_warm_stop_with_a_silent_broker_ends_within_bounds(
             server.kill(signal.SIGCONT)
         with Worker(tmp_path, "-P", pool, "-c", "1", "-l", "INFO").wait_ready() as second:
             # what was sent last may have been carried out without an answer: then it is settled
-            with server.client() as client:
-                eventually(lambda: not client.keys("*leased*"), f"nothing stays leased\n{second.log}")
+            with contextlib.closing(open_inspector(server.url, TransportOptions())) as inspector:
+                eventually(lambda: not any(inspector.depth("default").values()), f"nothing waits, nothing is leased\n{second.log}")
             assert second.terminate() == 0
         assert len(ran(folder, "ended-")) in (1, 2)
 
