@@ -1,7 +1,7 @@
 """Find the transport for a URL. Each technology is one module, imported only when a URL names it.
 
-A technology's module has three functions, all taking ``(url, options)``: ``open_broker``, ``open_backend`` and
-``open_inspector``, and where there is something to examine a fourth, ``open_examiner(url, options, scope)``. They parse the URL
+A technology's module has four functions, all taking ``(url, options)``: ``open_broker``, ``open_backend``, ``open_inspector`` and
+``open_channel``, and where there is something to examine a fifth, ``open_examiner(url, options, scope)``. They parse the URL
 (ImproperlyConfigured) but connect to nothing.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 from fastq.exceptions import ImproperlyConfigured
-from fastq.transports.base import Backend, Broker, Examiner, Finding, Inbox, Inspector, Scope, TransportOptions, Wake
+from fastq.transports.base import Backend, Broker, Channel, Examiner, Finding, Inbox, Inspector, Scope, TransportOptions, Wake
 
 if TYPE_CHECKING:
     from fastq.security import Signer
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "Broker",
+    "Channel",
     "Examiner",
     "Finding",
     "Inbox",
@@ -34,6 +35,7 @@ __all__ = [
     "display_url",
     "open_backend",
     "open_broker",
+    "open_channel",
     "open_examiner",
     "open_inspector",
     "preload",
@@ -106,6 +108,11 @@ def open_backend(url: str, options: TransportOptions) -> Backend:
 def open_inspector(url: str, options: TransportOptions) -> Inspector:
     """Return an Inspector for the URL; it connects at its first call."""
     return cast(Inspector, _module(url).open_inspector(url, options))
+
+
+def open_channel(url: str, options: TransportOptions) -> Channel:
+    """Return a Channel for the URL; it connects at its first call."""
+    return cast(Channel, _module(url).open_channel(url, options))
 
 
 def open_examiner(url: str, options: TransportOptions, scope: Scope) -> Examiner | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from fastq.worker.infancy import Infancy
 from fastq.worker.keeper import Keeper
 from fastq.worker.link import Link, LinkError
 from fastq.worker.loop import Loop
+from fastq.worker.node import WorkerProcess
 from fastq.worker.overdue import Overdue
 from fastq.worker.procname import display_name
 from fastq.worker.reaper import Snapshot
@@ -100,6 +101,8 @@ class Children:
         #: how many deliveries the processes of a stopping node have given back that had not started
         self.returned = 0
         self._infancy = Infancy()
+        #: orders that later processes are given too, by what they are about
+        self._standing: dict[str, Mapping[str, Any]] = {}
         #: exit statuses that came before the word of the pid
         self._early: dict[int, int] = {}
 
@@ -162,6 +165,8 @@ class Children:
             child.process = self._identity.new_name(child.index)
         keeper.enter(*(child.process for child in children))
         for child in children:
+            for order in self._standing.values():
+                child.link.send({"order": order})
             child.link.send({"start": {"process": child.process}})
             self._watch_standstill(keeper, child)
         if not self._was_ready and all(child.process for child in self._children.values()):
@@ -332,6 +337,33 @@ class Children:
     def _tell_if_gone(self) -> None:
         if not self._children:
             self._gone()
+
+    # --- orders ---
+
+    def order(self, order: Mapping[str, Any], *, standing: str = "", only: int | None = None) -> int:
+        """Send an order to the processes, see ``Node.order``."""
+        if standing:
+            self._standing[standing] = order
+        # those not admitted yet are given what stands when they are
+        told = [child for child in self._children.values() if only in (None, child.index) and (child.process or not standing)]
+        for child in told:
+            child.link.send({"order": order})
+        return len(told)
+
+    def processes(self) -> list[WorkerProcess]:
+        """Return those that have not ended."""
+        return [
+            WorkerProcess(
+                child.index,
+                child.pid,
+                self._title(child.index),
+                bool(child.process),
+                child.born_s,
+                (child.process, *child.former) if child.process else (),
+                self._region(child.index),
+            )
+            for child in self._children.values()
+        ]
 
     # --- stopping ---
 

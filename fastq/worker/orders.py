@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from fastq.worker.link import Link
 from fastq.worker.notify import Notifier, wait_readable
 
 __all__ = ["Orders"]
+
+logger = logging.getLogger("fastq.worker.consumer")
 
 
 class Orders:
@@ -25,6 +29,8 @@ class Orders:
         self.known = False
         #: "": go on; else "warm", "cold" or "recycle"
         self.stopping = ""
+        #: name of an order (its "do") -> what carries it out, in the consumer's loop
+        self.obey: dict[str, Callable[[dict[str, Any]], object]] = {}
 
     def stop(self, how: str) -> None:
         """Take the order to stop; safe from a signal handler."""
@@ -42,9 +48,20 @@ class Orders:
                 self._named(message["process"])
             elif "stop" in message:
                 self.stopping = message["stop"]
+            elif "order" in message:
+                self._carry_out(message["order"])
         if self._link.closed:
             # the supervisor is gone, so nobody renews the lease
             self.stopping = "cold"
+
+    def _carry_out(self, order: dict[str, Any]) -> None:
+        obey = self.obey.get(order["do"])
+        if obey is None:
+            return  # nothing here has to do with it
+        try:
+            obey(order)
+        except Exception:  # the consumer must live
+            logger.exception("The order %r could not be carried out", order)
 
     def _named(self, process: str) -> None:
         if self.process:
