@@ -28,8 +28,8 @@ from fastq.records import (
 )
 
 __all__ = [
-    "REVOKED_MAX", "Backend", "Beat", "Broker", "Channel", "Ear", "Examiner", "Finding", "Inbox", "Inspector", "Level", "NodeRecord",
-    "Scope", "TransportOptions", "Wake",
+    "REVOKED_MAX", "Backend", "Beat", "Broker", "Channel", "Ear", "Examiner", "Finding", "Inbox", "Inspector", "Level",
+    "NodeRecord", "Scope", "TransportOptions", "Wake",
 ]  # fmt: skip
 
 #: revoked ids that a broker remembers, as many as Celery's workers do; the oldest go first
