@@ -149,11 +149,16 @@ def _is_task_logger(name: str) -> bool:
 
 
 def setup_worker_logging(
-    loglevel: int | str, conf: Settings, colors: bool | None = None, stream: IO[str] | None = None, redirect: bool | None = None
+    loglevel: int | str,
+    conf: Settings,
+    colors: bool | None = None,
+    stream: IO[str] | None = None,
+    redirect: bool | None = None,
+    logfile: str | None = None,
 ) -> bool:
     """Set up the logging of a worker process; True if a handler was added.
 
-    The root logger gets one handler, on standard error, only if it has none (``worker_hijack_root_logger`` replaces what it has);
+    The root logger gets one handler, on ``logfile`` or standard error, only if it has none (``worker_hijack_root_logger`` replaces what it has);
     then also its level. Otherwise the application's logging stays as it is. Afterwards what tasks print goes to the logger
     ``fastq.redirected``, unless ``worker_redirect_stdouts`` is off. A receiver of the signal ``setup_logging`` does all of this
     itself; receivers of ``after_setup_logger`` and ``after_setup_task_logger`` may change what was done.
@@ -161,7 +166,7 @@ def setup_worker_logging(
     level = _level(loglevel)
     root = logging.getLogger()
     added = False
-    said = {"loglevel": level, "logfile": None, "format": conf.worker_log_format, "colorize": bool(colors)}
+    said = {"loglevel": level, "logfile": logfile, "format": conf.worker_log_format, "colorize": bool(colors)}
     if signals.setup_logging.receivers:
         signals.setup_logging.send(None, **said)
         return False
@@ -173,8 +178,8 @@ def setup_worker_logging(
         if colors is None:
             colors = conf.worker_log_color
         if colors is None:
-            colors = bool(getattr(target, "isatty", bool)())
-        own = logging.StreamHandler(target)
+            colors = logfile is None and bool(getattr(target, "isatty", bool)())
+        own = logging.StreamHandler(target) if logfile is None else _file_handler(logfile)
         if getattr(conf, "worker_log_json", False):
             own.setFormatter(JsonFormatter())
         else:
@@ -194,6 +199,14 @@ def setup_worker_logging(
     if conf.worker_redirect_stdouts if redirect is None else redirect:
         redirect_stdouts(_level(conf.worker_redirect_stdouts_level))
     return added
+
+
+def _file_handler(path: str) -> logging.Handler:
+    """Return a handler that appends, and goes on in a new file when the old one was moved away (logrotate)."""
+    # lazy: only where there is a log file
+    from logging.handlers import WatchedFileHandler
+
+    return WatchedFileHandler(path, encoding="utf-8", errors="replace")
 
 
 def redirect_stdouts(level: int = logging.WARNING) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from fastq import __version__
-from fastq.cli.context import Settings
+from fastq.cli.context import Settings, Started
 from fastq.exceptions import FastQError, ImproperlyConfigured
 
 __all__ = ["COMMANDS", "cli", "main"]
@@ -25,6 +25,7 @@ COMMANDS = {
     "config": "Show every setting and where it comes from.",
     "dead": "List, show, put back or drop dead letters.",
     "doctor": "Say what is wrong with the broker and the queues, and what to do.",
+    "multi": "Start, stop and restart several workers of this host.",
     "purge": "Drop the waiting messages of queues.",
     "result": "Print the result of a task.",
     "upgrade": "Rewrite a Celery settings file.",
@@ -40,6 +41,14 @@ class AskedWrongly(click.ClickException):
 
 class Commands(click.Group):
     """Import a sub-command when it is used, and turn fastq's own errors into one line."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        started = Started(tuple(args), os.getcwd())
+        ctx = super().make_context(info_name, args, parent, **extra)
+        ctx.meta["fastq.started"] = started
+        return ctx
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import click
 
@@ -15,10 +15,18 @@ from fastq.exceptions import FastQError
 if TYPE_CHECKING:
     from fastq.app import FastQ
 
-__all__ = ["Settings", "app_options", "load_app"]
+__all__ = ["Settings", "Started", "app_options", "load_app"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Started(NamedTuple):
+    """How this command was started, so that it can start again. Kept in the ``meta`` of click's context, as "fastq.started"."""
+
+    arguments: tuple[str, ...]
+    #: the working directory, before --workdir
+    directory: str
 
 
 @dataclass(frozen=True, slots=True)
