@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -148,4 +149,4 @@ def _print(files: tuple[TextIO, ...], wanted: Callable[[Record], bool]) -> None:
 
 
 def _given(files: tuple[TextIO, ...]) -> Iterable[TextIO]:
-    return files or (click.get_text_stream("stdin"),)
+    return files or (sys.stdin,)
