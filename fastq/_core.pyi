@@ -211,6 +211,37 @@ class BatchWindow:
         """
     def reset(self) -> None: ...  # forget the size, keep what is known of each name
 
+OUTCOMES: Final[tuple[str, ...]]  # how a run ends, in the order of ``Tally.task_totals``
+RUNTIME_BOUNDS_S: Final[tuple[float, ...]]  # upper bounds of the buckets, inclusive; one more bucket holds what is longer
+WAIT_BOUNDS_S: Final[tuple[float, ...]]
+
+@final
+class Tally:
+    """What the runs of one process index add up to since its node began, by task and by queue. Never cleared.
+
+    The Runner of a board that has one writes it with plain stores, so one process writes at a time; anybody may read. The region is
+    zeros at first, a multiple of 64 bytes, and begins at a multiple of 8. Rows are taken at the first use of a name, which
+    is cut at 104 bytes; the last row of each kind, ``(other)``, takes what finds none.
+    """
+
+    tasks: Final[int]
+    queues: Final[int]
+    def __new__(cls, buffer: memoryview, tasks: int, queues: int) -> Self: ...
+    @staticmethod
+    def size(tasks: int, queues: int) -> int: ...
+    def refused(self, delivery: Delivery, settlement: Settlement) -> None: ...  # it ends without a run
+    def add(self, name: str, outcome: str, n: int = 1) -> None: ...
+    def count(self, which: Literal["given_back", "fenced", "taken_back"], n: int = 1) -> None: ...
+    def counter(self, which: Literal["given_back", "fenced", "taken_back"]) -> int: ...
+    def task_totals(self) -> list[tuple[str, tuple[int, ...], int, int, tuple[int, ...]]]:
+        """Return (name, count of each of OUTCOMES, sum of waits in ms, of run times in ns, runs in each bucket) of each task seen."""
+    def queue_totals(self) -> list[tuple[str, int, int, tuple[int, ...]]]:
+        """Return (queue, started, sum of waits in ms, starts in each bucket) of every queue that something was fetched from.
+
+        A wait runs from when the task was sent or became due until it started, on the broker's clock. What was delivered before
+        is in ``started`` only.
+        """
+
 @final
 class ProcessBoard:
     """One process' region of the status board: a header, one record per slot, one per held delivery.
@@ -223,7 +254,8 @@ class ProcessBoard:
 
     slots: Final[int]
     capacity: Final[int]
-    def __new__(cls, buffer: memoryview, slots: int, capacity: int) -> Self: ...
+    tally: Final[Tally | None]
+    def __new__(cls, buffer: memoryview, slots: int, capacity: int, tally: Tally | None = None) -> Self: ...
     @staticmethod
     def size(slots: int, capacity: int) -> int: ...
     # worker side
@@ -243,6 +275,35 @@ class ProcessBoard:
     def active(self) -> list[tuple[int, str, str, int]]:
         """Return (slot, task id, task name, started at ms) of every busy slot; ids over 72 and names over 102 bytes are cut."""
     def clear(self) -> None: ...
+
+@final
+class Trace:
+    """What runs leave behind for those who watch: a few dozen bytes each, until they are taken.
+
+    ``other(delivery, settlement, error, runtime_ns)`` is called in the slot for runs that have raised; those that have returned are
+    written down here, up to ``most`` of them (and 1 MiB) between two calls of ``take``. ``silent``: indexes of entries that are not
+    noted. Any slot may note, one consumer takes.
+    """
+
+    most: int
+    offset_ms: int  # this machine's clock minus the broker's
+    base_ms: Final[int]
+    def __new__(
+        cls,
+        *,
+        other: Callable[[Delivery, Settlement, BaseException, int], object],
+        most: int = 1000,
+        silent: frozenset[int] | None = None,
+    ) -> Self: ...
+    def __len__(self) -> int: ...
+    def take(self) -> tuple[int, bytes | None, int]:
+        """Return (base, runs, left out): runs are a MessagePack array of [id, name, finished (ms after base, Unix ms on this
+        machine's clock), run time (us), waited in the process until finished (ms; -1: unknown), retries, body, result, further];
+        None: there are none. body and result are bytes as MessagePack has them, a body [bytes] as JSON has it, nil: left out;
+        further is nil or a map. Left out are those that there was no room for."""
+    def waited_ms(self, board: ProcessBoard, record: int, now_ms: int) -> tuple[int, int, int]:
+        """Return (state, ms since it was received, started at: Unix ms, 0: not started) of a held delivery; (0, -1, 0) where the
+        record is used otherwise by now."""
 
 @final
 class Call:
@@ -272,6 +333,7 @@ class Runner:
 
     now_ms: int
     special: bool  # every run is special
+    trace: Trace | None  # notes every run's end; None: nobody wants to know
     def __new__(
         cls,
         *,

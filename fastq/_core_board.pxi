@@ -64,9 +64,11 @@ cdef inline Py_ssize_t fit(const char* text, Py_ssize_t n, Py_ssize_t room) noex
 
 
 @cython.final
+@cython.no_gc  # a buffer and a tally: no cycle can go through it, and a memoryview with exports cannot be cleared
 cdef class ProcessBoard:
     cdef readonly Py_ssize_t slots
     cdef readonly Py_ssize_t capacity
+    cdef readonly Tally tally
     cdef Py_buffer view
     cdef bint viewed
     cdef BoardHead* head
@@ -76,7 +78,7 @@ cdef class ProcessBoard:
     cdef int32_t* spare
     cdef Py_ssize_t spares
 
-    def __cinit__(self, buffer, Py_ssize_t slots, Py_ssize_t capacity):
+    def __cinit__(self, buffer, Py_ssize_t slots, Py_ssize_t capacity, Tally tally=None):
         cdef Py_ssize_t i
         check_board(slots, capacity)
         PyObject_GetBuffer(buffer, &self.view, PyBUF_WRITABLE)
@@ -87,6 +89,7 @@ cdef class ProcessBoard:
             raise ValueError("a board must begin at a multiple of 8 bytes")
         self.slots = slots
         self.capacity = capacity
+        self.tally = tally
         self.head = <BoardHead*>self.view.buf
         self.slot_records = <SlotRecord*>(<char*>self.view.buf + sizeof(BoardHead))
         self.held_records = <HeldRecord*>(<char*>self.slot_records + slots * sizeof(SlotRecord))
@@ -133,11 +136,20 @@ cdef class ProcessBoard:
         cdef Py_ssize_t n = 0
         cdef int64_t found = 0
         cdef int32_t i = 0
+        cdef int32_t row = 0
+        cdef str queue = None
         if not 0 <= queue_index < 65536:
             raise ValueError(f"a queue's index on the board is 0 to 65535, not {queue_index}")
+        if self.tally is not None and now_ms > 0:
+            self.tally.fetched(now_ms)
         for item in batch:
             d = <Delivery?>item
             d.record = -1
+            if self.tally is not None:
+                if d.queue is not queue:
+                    queue = d.queue
+                    row = self.tally.queue_row(queue)
+                d.queue_row = row
             tag = PyUnicode_AsUTF8AndSize(d.tag, &n)
             if n > _TAG_ROOM:  # a tag cut short would give back something else
                 continue

@@ -38,6 +38,7 @@ cdef class Delivery:
     cdef str known_inbox  # shared by the deliveries of a batch, None: not made yet
     cdef int format  # of the body: _OTHER_FORMAT, or one of those read without making its content type a str
     cdef int ignore  # of this call: 1, 0, or -1: as the entry says
+    cdef int32_t queue_row  # of the tally + 1, 0: none
 
     def __init__(self):
         raise TypeError("deliveries are read from messages: see peek() and deliveries()")

@@ -54,6 +54,7 @@ cdef extern from *:
         return __atomic_compare_exchange_n(p, &seen, next, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
     }
     static inline void *fq_load_ptr(void **p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void fq_store_ptr(void **p, void *v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline uint32_t fq_load32(uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static inline void fq_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline uint32_t fq_swap32(uint32_t *p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
@@ -115,6 +116,7 @@ cdef extern from *:
     bint fq_cas32(uint32_t* p, uint32_t seen, uint32_t next) noexcept
     bint fq_cas_ptr(void** p, void* seen, void* next) noexcept
     void* fq_load_ptr(void** p) noexcept
+    void fq_store_ptr(void** p, void* v) noexcept
     uint32_t fq_load32(uint32_t* p) noexcept
     void fq_store32(uint32_t* p, uint32_t v) noexcept
     uint32_t fq_swap32(uint32_t* p, uint32_t v) noexcept

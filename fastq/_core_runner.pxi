@@ -16,6 +16,7 @@ cdef class Call:
 @cython.final
 cdef class Runner:
     cdef public int64_t now_ms
+    cdef public Trace trace
     cdef object emit
     cdef object loads
     cdef object dumps
@@ -26,6 +27,7 @@ cdef class Runner:
     cdef object on_success
     cdef object current
     cdef ProcessBoard board
+    cdef Tally tally
     cdef BatchWindow window
     cdef bint native
     cdef bint stores
@@ -63,6 +65,7 @@ cdef class Runner:
         self.on_success = on_success
         self.current = current
         self.board = board
+        self.tally = None if board is None else board.tally
         self.window = window
         self.native = native
         self.stores = stores
@@ -82,6 +85,8 @@ cdef class Runner:
             return False
         message = PyBytes_AS_STRING(d.message)
         self.board.begin(slot, message + d.id_span.at, d.id_span.n, message + d.name_span.at, d.name_span.n, now_ms)
+        if self.tally is not None:
+            self.tally.began(d, now_ms)
         return True
 
     cdef object enter(self, Delivery d):
@@ -219,6 +224,8 @@ cdef class Runner:
             self.board.end(slot)
             self.board.move(d.record, _STARTED, _FINISHED)
             self.board.count(_COUNT_FAILED if failed else _COUNT_DONE)
+            if self.tally is not None:
+                self.tally.ended(d, s, failed, elapsed_ns)
         if self.window is not None and d.entry is not None:
             self.window.add(d.entry.index, elapsed_ns, 1)
         try:
@@ -241,6 +248,8 @@ cdef class Runner:
                 self.on_success(d, value, elapsed_ns)
             except BaseException:  # the task has succeeded, whatever its listeners do
                 PyErr_WriteUnraisable(self.on_success)
+        if self.trace is not None:
+            self.trace.note(self.board, d, s, value, error, elapsed_ns)
         self.done(slot, d, s, error is not None, elapsed_ns)
 
     cdef bint execute(self, Py_ssize_t slot, Delivery d) noexcept:

@@ -56,6 +56,10 @@ class Settings(MutableMapping[str, Any]):
     _lock: threading.RLock
     #: whether this is happening: what is being read may itself look at settings
     _reading: bool
+    #: periodic tasks that were added by calls, in order
+    _periodic: list[tuple[str, dict[str, Any]]]
+    #: beat_schedule as it was given, the application's own copy of it, and how many of ``_periodic`` are in that
+    _schedule: tuple[Any, dict[str, Any], int] | None
     #: the latest first; a callable until it is read
     _defaults: tuple[Layer | Callable[[], Mapping[str, Any]], ...]
 
@@ -72,6 +76,8 @@ class Settings(MutableMapping[str, Any]):
         put(self, "_loaded", False)
         put(self, "_object", Layer("the config object"))
         put(self, "_defaults", ())
+        put(self, "_periodic", [])
+        put(self, "_schedule", None)
         put(self, "_cache", {})
         put(self, "_lock", threading.RLock())
         put(self, "_reading", False)
@@ -181,6 +187,13 @@ class Settings(MutableMapping[str, Any]):
         added = (layer for layer in self._defaults if isinstance(layer, Layer))
         return self._command, self._changes, self._keywords, environment, self._object, *added
 
+    def add_periodic(self, name: str, entry: dict[str, Any]) -> bool:
+        """Add an entry to ``beat_schedule``, whichever source gives that, now or later; say whether it replaces such an entry."""
+        replaces = any(name == other for other, _ in self._periodic)
+        self._periodic.append((name, entry))
+        self._changed()
+        return replaces
+
     # --- reading ---
 
     def _find(self, name: str) -> Any:
@@ -211,6 +224,8 @@ class Settings(MutableMapping[str, Any]):
             return secured(value, tls, _TLS[name])
         if name == "broker_connection_retry_on_startup" and value is None:
             return self["broker_connection_retry"]
+        if name == "beat_schedule":
+            return self._schedule_of(value)
         if value is not MISSING:
             return value
         if name in ("task_serializer", "result_serializer") and self.is_set("accept_content"):
@@ -222,6 +237,17 @@ class Settings(MutableMapping[str, Any]):
             if borrowed := self[other].get(key):
                 return read(row, borrowed, other, key)
         return dict(row.default) if isinstance(row.default, dict) else row.default
+
+    def _schedule_of(self, given: Any) -> dict[str, Any]:
+        """Return beat_schedule with what was added to it: the same dict each time, which may be changed, until another is given."""
+        known = self._schedule
+        if known is None or known[0] is not given:
+            known = (given, {} if given is MISSING else dict(given), 0)
+        own = known[1]
+        for name, entry in self._periodic[known[2] :]:
+            own[name] = entry
+        object.__setattr__(self, "_schedule", (known[0], own, len(self._periodic)))
+        return own
 
     def __getitem__(self, name: str) -> Any:
         cache = self._cache

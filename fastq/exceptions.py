@@ -8,6 +8,7 @@
     ├── AlreadyRegistered           two tasks of one name
     ├── DeadLetterNotFound          no dead letter of that id       (also a LookupError)
     ├── AmbiguousDeadLetter         that id names several           (also a ValueError)
+    ├── ScheduleNotFound            no periodic entry of that name  (also a LookupError)
     ├── ContentDisallowed           a content type outside accept_content
     ├── SecurityError               a signature is missing or wrong, or a message wants what is not allowed
     ├── SerializationError          (also a ValueError)
@@ -31,7 +32,8 @@
     └── RemoteError                 stands in for a remote exception whose class is not importable here
         └── UnpickleableExceptionWrapper    Celery's name for the same
 
-Warnings: DuplicateTaskNameWarning (two tasks of one name where the second is the one kept).
+Warnings: DuplicateNodenameWarning (two nodes of one name), DuplicateTaskNameWarning (two tasks of one name where the second is
+the one kept).
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ __all__ = [
     "ContentDisallowed",
     "DeadLetterNotFound",
     "DecodeError",
+    "DuplicateNodenameWarning",
     "DuplicateTaskNameWarning",
     "EncodeError",
     "EnvelopeError",
@@ -63,6 +66,7 @@ __all__ = [
     "RemoteError",
     "ResultTooLarge",
     "Retry",
+    "ScheduleNotFound",
     "SecurityError",
     "SerializationError",
     "SoftTimeLimitExceeded",
@@ -119,6 +123,10 @@ class DeadLetterNotFound(FastQError, LookupError):
 
 class AmbiguousDeadLetter(FastQError, ValueError):
     """Say which dead letters an id may mean."""
+
+
+class ScheduleNotFound(FastQError, LookupError):
+    """Say that no periodic entry has this name."""
 
 
 class ContentDisallowed(FastQError):
@@ -275,6 +283,10 @@ class RemoteError(FastQError):
 
 class UnpickleableExceptionWrapper(RemoteError):
     """Stand in for a remote exception that cannot be made again here."""
+
+
+class DuplicateNodenameWarning(UserWarning):
+    """Two nodes call themselves the same, so their answers cannot be told apart."""
 
 
 class DuplicateTaskNameWarning(UserWarning):

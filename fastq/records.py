@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ __all__ = [
     "Lease",
     "Leased",
     "Opening",
+    "Paused",
     "Publication",
     "Registry",
     "Revival",
@@ -153,6 +154,8 @@ class Fetched:
     next_due_ms: int = 0
     #: number of the last revocation (see ``Broker.revoke``); 0: none is remembered
     revocations: int = 0
+    #: number of the last change of what is paused (see ``Broker.pause``); 0: nothing is
+    pauses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,16 @@ class Swept:
     leased: frozenset[str]
     #: records of those ended, and of what was to come after them, where they have to be stored elsewhere
     results: Sequence[StoredResult] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """What is paused: names, and since when (Unix ms on the broker's clock)."""
+
+    #: of the last change; 0: nothing is paused
+    number: int = 0
+    queues: Mapping[str, int] = field(default_factory=dict)
+    tasks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -366,11 +366,29 @@ class AsyncResult(Kin, Generic[R]):
         wait: bool = False,
         timeout: float | None = None,
     ) -> None:
-        """Keep the task from starting; see ``Control.revoke``. What runs already goes on.
+        """Keep the task from starting; with ``terminate`` end it where it runs. See ``Control.revoke``.
 
-        ``connection``, ``wait`` and ``timeout`` are Celery's and mean nothing: on return the broker knows.
+        On return the broker knows. ``wait``: until the nodes have answered, for ``timeout`` seconds (1) at most.
         """
-        self.app.control.revoke(self.id, terminate=terminate, signal=signal)
+        asked: dict[str, Any] = {"reply": True, "timeout": timeout or 1.0} if wait else {}
+        self.app.control.revoke(self.id, terminate=terminate, signal=signal or "SIGTERM", **asked)
+
+    def terminate(self, connection: Any = None, signal: Any = None, wait: bool = False, timeout: float | None = None) -> None:
+        """End the task whether it runs or not: ``revoke`` with ``terminate``."""
+        self.revoke(connection, True, signal, wait, timeout)
+
+    def revoke_by_stamped_headers(
+        self,
+        headers: Mapping[str, Any],
+        connection: Any = None,
+        terminate: bool = False,
+        signal: Any = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Revoke all tasks with one of these stamps, this one or not: see ``Control.revoke_by_stamped_headers``."""
+        asked: dict[str, Any] = {"reply": True, "timeout": timeout or 1.0} if wait else {}
+        self.app.control.revoke_by_stamped_headers(headers, terminate=terminate, signal=signal or "SIGTERM", **asked)
 
     # --- what result_extended stores ---
 

@@ -386,14 +386,20 @@ class ResultSet(Sequence[AsyncResult[R]]):
         wait: bool = False,
         timeout: float | None = None,
     ) -> None:
-        """Keep all that have not started from starting, as ``AsyncResult.revoke`` does, in one go."""
+        """Keep all that have not started from starting, and with ``terminate`` end those that run, as ``AsyncResult.revoke`` does, in
+        one go."""
         ids = []
         for result in self._leaves():
             if result.is_stored:
                 ids.append(result.id)
             else:
                 result.revoke()
-        self.app.control.revoke(ids, terminate=terminate, signal=signal)
+        asked: dict[str, Any] = {"reply": True, "timeout": timeout or 1.0} if wait else {}
+        self.app.control.revoke(ids, terminate=terminate, signal=signal or "SIGTERM", **asked)
+
+    def terminate(self, connection: Any = None, signal: Any = None, wait: bool = False, timeout: float | None = None) -> None:
+        """End all, whether they run or not: ``revoke`` with ``terminate``."""
+        self.revoke(connection, True, signal, wait, timeout)
 
     def forget(self) -> None:
         """Delete the stored results."""

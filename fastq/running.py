@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from fastq._core import Delivery
     from fastq.context import Context
 
-__all__ = ["Parent", "Trail", "current", "directly_called", "entered", "entering", "parent"]
+__all__ = ["Parent", "Trail", "app_finder", "current", "directly_called", "entered", "entering", "parent"]
+
+#: one function that returns the current application, put here by ``fastq.shared`` for those on floors below it
+app_finder: list[Callable[[], Any]] = []
 
 #: the delivery that runs here; set by the core around each run
 current: ContextVar[Delivery | None] = ContextVar("fastq_current", default=None)

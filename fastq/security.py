@@ -30,6 +30,8 @@ MIN_SECRET_CHARS = 16
 _PLAIN_HEAD, _SIGNED_HEAD = 0x99, 0x9A
 _MARK = 0xC1
 _BIN8 = 0xC4
+#: what the signature of a control request covers first
+_REQUEST = b"fastq control request\n"
 
 
 class Signer:
@@ -85,6 +87,35 @@ class Signer:
                 raise SecurityError("the signature of the message is wrong: it was changed on its way, or forged")
             return
         raise SecurityError("the message has no signature that this version can read")
+
+    def seal(self, request: bytes) -> bytes:
+        """Return a control request with its signature behind it. ImproperlyConfigured where there is no key to sign with.
+
+        A signed task is no signed request, nor the other way round: what is covered begins with other bytes.
+        """
+        if self._sign is None:
+            raise ImproperlyConfigured(
+                "control requests must be signed, but only keys to check with are set: security_key names none to sign with"
+            )
+        return request + self._head + self._sign(_REQUEST + request + self._head)
+
+    def unseal(self, sealed: bytes) -> bytes:
+        """Return the control request without its signature; SecurityError unless that is a good one of a trusted key."""
+        for kind, size in _SIZES.items():
+            head = 3 + _KEY_ID_BYTES
+            at = len(sealed) - size - head
+            if at < 0 or sealed[at : at + 3] != bytes([_BIN8, 1 + _KEY_ID_BYTES + size, kind]):
+                continue
+            check = self._checks.get((kind, sealed[at + 3 : at + head]))
+            if check is None:
+                raise SecurityError(
+                    f"the request is signed with the key {sealed[at + 3 : at + head].hex()}, which is not trusted here: "
+                    "add it to security_trusted_keys"
+                )
+            if not check(_REQUEST + sealed[: at + head], sealed[at + head :]):
+                raise SecurityError("the signature of the request is wrong: it was changed on its way, or forged")
+            return sealed[:at]
+        raise SecurityError("the request is not signed, and this worker obeys signed requests only (security_key is set)")
 
 
 def make_signer(key: str | None, trusted: Iterable[str] = ()) -> Signer | None:

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
-from fastq.running import current, directly_called
+from fastq.running import app_finder, current, directly_called
 from fastq.task import Task
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def get_current_app() -> FastQ:
     app = FastQ("default", set_as_current=False)
     set_default(app)
     return app
+
+
+app_finder[:] = [get_current_app]
 
 
 def forget(app: FastQ) -> None:

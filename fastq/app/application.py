@@ -14,6 +14,7 @@ from fastq.app.connections import Connections
 from fastq.app.modules import Packages, discover, import_configured
 from fastq.app.names import main_name, named
 from fastq.app.once import ForkSignal, OnceSignal
+from fastq.app.periodic import Periodic
 from fastq.app.registry import NOT_FINALIZED, Tasks
 from fastq.app.sending import Sending
 from fastq.config import SETTINGS, Settings, SettingWarning
@@ -29,7 +30,7 @@ __all__ = ["FastQ"]
 _MEANINGLESS = ("loader", "amqp", "events", "log", "control")
 
 
-class FastQ(Tasks, Sending, Connections, Clock):
+class FastQ(Tasks, Sending, Periodic, Connections, Clock):
     """A task queue application: settings, tasks and connections belong to it.
 
     Making one reads no settings and opens nothing; settings are read at their first use, connections opened at the first send.

@@ -6,15 +6,18 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fastq.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from fastq.app.application import FastQ
+    from fastq.app.handle import Connection
+    from fastq.beat.book import Schedules
     from fastq.config import Settings
     from fastq.control import Control
     from fastq.dead import DeadLetters
+    from fastq.events import Events
     from fastq.producer import Producer
     from fastq.routes import Router
     from fastq.security import Signer
@@ -46,6 +49,8 @@ class Connections:
         self._store: ResultStore | None = None
         self._control: Control | None = None
         self._dead_letters: DeadLetters | None = None
+        self._schedules: Schedules | None = None
+        self._events: Events | None = None
         self._serializers: tuple[int, Serializers] | None = None
         self._router: tuple[int, Router] | None = None
         self._signer: tuple[int, Signer | None] | None = None
@@ -90,6 +95,29 @@ class Connections:
         return letters
 
     @property
+    def events(self) -> Events:
+        """Return what tells monitors and what listens as one: Receiver, State, Dispatcher."""
+        events = self._events
+        if events is None:
+            from fastq.events import Events  # lazy: only where events are sent or read
+
+            with self._lock:
+                events = self._events
+                if events is None:
+                    events = self._events = Events(cast("FastQ", self))
+        return events
+
+    @property
+    def schedules(self) -> Schedules:
+        """Return what lists, adds and changes periodic entries in the broker, while beats run."""
+        schedules = self._schedules
+        if schedules is None:
+            from fastq.beat.book import Schedules  # lazy: only where somebody looks at schedules
+
+            schedules = self._schedules = Schedules(cast("FastQ", self))
+        return schedules
+
+    @property
     def producer(self) -> Producer:
         """Return what publishes for this application in this process."""
         producer = self._producer
@@ -100,6 +128,8 @@ class Connections:
                 producer = self._producer
                 if producer is None:
                     producer = self._producer = Producer(self.open_broker)
+                    if self.conf.task_send_sent_event:
+                        producer.tell = self.events.outbox.published
         return producer
 
     @property
@@ -181,6 +211,18 @@ class Connections:
             extra=extra,
         )
 
+    def connection(self, url: str | None = None, *args: Any, **options: Any) -> Connection:
+        """Return a handle on the broker for code that wants one, such as ``app.events.Receiver``; it opens nothing by itself."""
+        from fastq.app.handle import Connection  # lazy: only where code asks for one
+
+        return Connection(cast("FastQ", self), url)
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Connection:
+        """Return the same: one broker serves both ways."""
+        return self.connection(url)
+
+    connection_for_write = connection_for_read
+
     def open_broker(self, longest_s: float | None = None) -> Broker:
         """Return a broker of one's own; it connects at its first call. ``longest_s``: no server is waited for longer."""
         from fastq.transports import open_broker  # lazy: only where a connection is made
@@ -234,6 +276,8 @@ class Connections:
             self._producer.close()
         if self._store is not None:
             self._store.close()
+        if self._events is not None:
+            self._events.close()
 
 
 def _seconds(extra: Mapping[str, object], name: str, default: float) -> float:

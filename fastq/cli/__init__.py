@@ -20,16 +20,38 @@ __all__ = ["COMMANDS", "cli", "main"]
 
 #: sub-command -> what ``fastq --help`` says of it, so that help imports none of them
 COMMANDS = {
+    "beat": "Send periodic tasks when they are due.",
     "bench": "Measure the pools on your broker, say which suits which work.",
     "call": "Send one task by name, print its id.",
     "config": "Show every setting and where it comes from.",
+    "control": "Tell nodes to change something: limits, pools, queues, revoke.",
     "dead": "List, show, put back or drop dead letters.",
     "doctor": "Say what is wrong with the broker and the queues, and what to do.",
+    "events": "Show what workers tell of tasks, as it happens.",
+    "health": "Ask the workers of this host whether they are well.",
+    "inspect": "Ask nodes what they do and how they are.",
+    "list": "List bindings, queues or tasks.",
+    "logtool": "Count and find things in a worker's log.",
+    "migrate": "Move messages to another broker.",
     "multi": "Start, stop and restart several workers of this host.",
+    "pause": "Let queues or task names rest, on all workers.",
     "purge": "Drop the waiting messages of queues.",
+    "report": "Print what a report of a fault should say.",
+    "resume": "Let paused queues or task names go on.",
     "result": "Print the result of a task.",
+    "schedule": "List, add, change, pause and run periodic tasks.",
+    "shell": "Start a Python with the application in it.",
+    "status": "Show which nodes are online, and how they are.",
+    "top": "Watch nodes, queues and tasks, and act on them.",
     "upgrade": "Rewrite a Celery settings file.",
     "worker": "Start a worker.",
+}
+
+
+#: commands of Celery that there are no parts for here, each with what to use instead
+REFUSED = {
+    "amqp": "fastq speaks no AMQP: see fastq list queues, fastq dead and fastq purge",
+    "graph": "a worker has no exchangeable parts to draw: see fastq status, and docs/lifecycle.md",
 }
 
 
@@ -62,6 +84,8 @@ class Commands(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in REFUSED:
+            ctx.fail(f"{args[0]!r} is a command of Celery that fastq does not have: {REFUSED[args[0]]}.")
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             near = difflib.get_close_matches(args[0], COMMANDS, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""

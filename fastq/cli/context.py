@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeV
 
 import click
 
-from fastq.exceptions import FastQError
+from fastq.exceptions import FastQError, ImproperlyConfigured
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
 
-__all__ = ["Settings", "Started", "app_options", "load_app"]
+__all__ = ["Settings", "Started", "app_options", "load_app", "load_app_or_broker"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -92,3 +92,16 @@ def load_app(settings: Settings) -> FastQ:
     if signals.user_preload_options.receivers:
         signals.user_preload_options.send(sender=app, app=app, options=asdict(settings))
     return app
+
+
+def load_app_or_broker(settings: Settings) -> FastQ:
+    """Return the application; where a broker is named and no application is found, one that knows nothing but that."""
+    try:
+        return load_app(settings)
+    except ImproperlyConfigured:
+        if settings.app is not None or settings.broker is None:
+            raise
+    # lazy: came with the attempt
+    from fastq import FastQ
+
+    return FastQ("fastq", broker=settings.broker, backend=settings.result_backend, set_as_current=False)

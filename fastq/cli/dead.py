@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastq.cli.context import Settings, app_options, load_app
+from fastq.cli.context import Settings, app_options, load_app_or_broker
 from fastq.cli.types import Names, Span, When
-from fastq.exceptions import AmbiguousDeadLetter, DeadLetterNotFound, ImproperlyConfigured
+from fastq.exceptions import AmbiguousDeadLetter, DeadLetterNotFound
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
@@ -122,7 +122,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object 
 @app_options
 def list_letters(settings: Settings, /, filter: dict[str, Any], limit: int, offset: int, as_json: bool) -> None:
     """List dead letters, newest first."""
-    app = _app(settings)
+    app = load_app_or_broker(settings)
     shown = _show_list(app.dead_letters.walk(**filter), limit, offset, as_json)
     if shown == limit and (total := app.dead_letters.count(**filter)) > offset + shown:
         settings.hint(f"{shown} of {total}: -n shows more, --offset {offset + shown} the next.")
@@ -133,7 +133,7 @@ def list_letters(settings: Settings, /, filter: dict[str, Any], limit: int, offs
 @app_options
 def count(settings: Settings, /, filter: dict[str, Any]) -> None:
     """Print how many dead letters there are."""
-    click.echo(_app(settings).dead_letters.count(**filter))
+    click.echo(load_app_or_broker(settings).dead_letters.count(**filter))
 
 
 @command.command("show", context_settings=HELP)
@@ -146,7 +146,7 @@ def show(settings: Settings, /, ids: tuple[str, ...], filter: dict[str, Any], as
     # lazy: only here
     from fastq.cli.dead_render import render_opened
 
-    app = _app(settings)
+    app = load_app_or_broker(settings)
     letters, missing = app.dead_letters.find(ids, **filter)
     for number, letter in enumerate(letters):
         opened = app.dead_letters.open(letter)
@@ -183,7 +183,7 @@ def retry(
 
     Which: IDs, or a filter, or --all. What is stored of them as FAILURE goes, so that whoever asks for the result waits.
     """
-    app = _app(settings)
+    app = load_app_or_broker(settings)
 
     def put_back(letters: DeadLetters) -> Handled:
         chosen = ids or None
@@ -216,7 +216,7 @@ def delete(
 
     Which: IDs, or a filter, or --all.
     """
-    app = _app(settings)
+    app = load_app_or_broker(settings)
 
     def drop(letters: DeadLetters) -> Handled:
         return letters.delete(ids or None, everything=everything, limit=limit, **filter)
@@ -231,25 +231,12 @@ def delete(
 @app_options
 def purge(settings: Settings, /, filter: dict[str, Any], dry_run: bool, force: bool) -> None:
     """Drop all dead letters, or all that a filter lets pass. There is no undo."""
-    app = _app(settings)
+    app = load_app_or_broker(settings)
 
     def drop(letters: DeadLetters) -> Handled:
         return letters.delete(everything=True, **filter)
 
     _handle(app, (), filter, True, None, dry_run, force, drop, "Dropped {}", "Drop them? There is no undo.")
-
-
-def _app(settings: Settings) -> FastQ:
-    """Return the application; where a broker is named and no application is found, one that knows nothing but that."""
-    try:
-        return load_app(settings)
-    except ImproperlyConfigured:
-        if settings.app is not None or settings.broker is None:
-            raise
-    # lazy: came with the attempt
-    from fastq import FastQ
-
-    return FastQ("fastq", broker=settings.broker, backend=settings.result_backend, set_as_current=False)
 
 
 def _handle(
@@ -298,7 +285,6 @@ def _handle(
 
 def _someone_to_ask() -> bool:
     return sys.stdin.isatty()
-
 
 
 def _show_list(letters: Iterable[Letter], limit: int | None, offset: int, as_json: bool) -> int:

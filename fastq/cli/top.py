@@ -58,7 +58,8 @@ def _print_once(app: object) -> None:
         looker.close()
     if look.trouble:
         raise click.ClickException(look.trouble)
-    console = Console(highlight=False)
+    # what is piped on is not cut to fit a screen
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     console.print(Text(headline(look)))
     for table in tables(look):
         console.print()

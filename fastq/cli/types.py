@@ -18,10 +18,31 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType
 
-__all__ = ["JSONValue", "Names", "PoolName", "Slots", "Span", "When"]
+__all__ = ["Bounds", "JSONValue", "Names", "PoolName", "Slots", "Span", "When"]
 
 
 _UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+class Bounds(ParamType):
+    """Two whole numbers, ``MAX,MIN``; MIN alone left out is 1."""
+
+    name = "bounds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        most, comma, fewest = value.partition(",")
+        try:
+            bounds = int(most), int(fewest) if comma else 1
+        except ValueError:
+            self.fail(f"{value!r} is not MAX,MIN: expected two whole numbers, like 10,3, or MAX alone.", param, ctx)
+        if bounds[1] < 1:
+            self.fail(f"MIN is {bounds[1]}: a worker runs one task at least, so expected 1 or more.", param, ctx)
+        if bounds[1] > bounds[0]:
+            text = f"MIN ({bounds[1]}) is more than MAX ({bounds[0]}). The larger number comes first: {bounds[1]},{bounds[0]}."
+            self.fail(text, param, ctx)
+        return bounds
 
 
 class JSONValue(ParamType):

@@ -11,13 +11,16 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastq.pools.alarms import SignalAlarms
+from fastq.pools.base import TaskCancelled, TaskKilled
 from fastq.pools.interrupts import interrupt
 from fastq.pools.loops import CLOSE_S, close_loop
 from fastq.pools.native import SIGNALS_S, ConsumerThread
-from fastq.pools.slots import SlotCount
+from fastq.pools.slots import SlotCount, cancellable
+from fastq.pools.strikes import MainStrikes
 
 if TYPE_CHECKING:
     from fastq._core import Delivery
@@ -36,6 +39,7 @@ class AsyncioPool(SlotCount):
         self._batches: deque[Sequence[Delivery]] = deque()
         #: of plain functions: they block the loop, but not a signal
         self._alarms = SignalAlarms()
+        self._strikes = MainStrikes()
         self._woken = False
         #: slot numbers given out before and free again; the loop thread's own
         self._numbers: list[int] = []
@@ -49,6 +53,7 @@ class AsyncioPool(SlotCount):
 
     def main(self, consume: Callable[[], None]) -> None:
         loop = self._loop = asyncio.new_event_loop()
+        self._strikes.open()
         consumer = ConsumerThread(consume, self._consumer_ended)
         consumer.start()
         self._look_for_signals()
@@ -56,6 +61,7 @@ class AsyncioPool(SlotCount):
             loop.run_forever()
         finally:
             close_loop(loop, CLOSE_S)
+            self._strikes.close()
         consumer.reraise()
 
     def submit(self, batch: Sequence[Delivery]) -> None:
@@ -75,10 +81,14 @@ class AsyncioPool(SlotCount):
             return asyncio.run_coroutine_threadsafe(_await(fn, args, kwargs), self._loop).result()
         raise RuntimeError(f"{fn!r} cannot be run to its end inside the event loop: await it")
 
-    def cancel(self, task_id: str, *, hard: bool) -> bool:
-        """Cancel the asyncio task, soft and hard alike: ``CancelledError`` is raised where it awaits."""
+    def cancel(self, task_id: str, *, hard: bool, alone: bool = False) -> bool:
+        """Cancel the asyncio task, soft and hard alike: ``CancelledError`` is raised where it awaits. A plain function is struck by
+        a signal, as on solo."""
         for number, (batch, task) in self._running.copy().items():
-            if len(batch) == 1 and batch[0].id == task_id:
+            if cancellable(batch, task_id, alone):
+                entry = next((getattr(d, "entry", None) for d in batch if d.id == task_id), None)
+                if entry is not None and not entry.is_async:
+                    return self._strikes.strike(task_id, TaskKilled if hard else TaskCancelled, partial(self._runs, number, batch))
                 self._loop.call_soon_threadsafe(self._cancel, number, task)
                 return True
         return False
@@ -97,6 +107,9 @@ class AsyncioPool(SlotCount):
     def _look_for_signals(self) -> None:
         # that the loop wakes is all it takes: handlers run between two instructions of the main thread
         self._loop.call_later(SIGNALS_S, self._look_for_signals)
+
+    def _runs(self, number: int, batch: Sequence[Delivery]) -> bool:
+        return (running := self._running.get(number)) is not None and running[0] is batch
 
     def _consumer_ended(self) -> None:
         with contextlib.suppress(RuntimeError):  # main has been left by an exception, the loop is closed

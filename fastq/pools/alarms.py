@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
-__all__ = ["SignalAlarms", "ThreadAlarms", "raise_in"]
+__all__ = ["AGAIN_S", "SLOTS", "SignalAlarms", "ThreadAlarms", "in_task", "raise_in"]
 
 #: seconds between looks at a strike that has been announced and not yet thrown: a few instructions of the clock
 STRIKE_S = 0.0002
@@ -95,7 +95,7 @@ class SignalAlarms:
             elif callable(self._previous):
                 self._previous(signum, frame)
             return
-        if not _in_task(frame):
+        if not in_task(frame):
             signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
             return
         alarm = next((a for a in due if a.hard), due[0])
@@ -106,7 +106,7 @@ class SignalAlarms:
             raise alarm.error()
 
 
-def _in_task(frame: FrameType | None) -> bool:
+def in_task(frame: FrameType | None) -> bool:
     """Tell whether a task was interrupted, not what the worker does before and behind it."""
     while frame is not None:
         module = frame.f_globals.get("__name__", "")

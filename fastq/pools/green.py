@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent
 
 from fastq.pools.base import TaskCancelled, TaskKilled
+from fastq.pools.slots import cancellable
 
 if TYPE_CHECKING:
     from fastq._core import Delivery
@@ -162,11 +163,11 @@ class GreenPool(ABC):
             del self._awaiting[slot]
         return call.result()
 
-    def cancel(self, task_id: str, *, hard: bool) -> bool:
+    def cancel(self, task_id: str, *, hard: bool, alone: bool = False) -> bool:
         """Raise in the task's greenlet, where it waits. A task that blocks the hub cannot be reached: nothing else runs either."""
         for slot in self._slots:
             batch = slot.running
-            if batch is not None and len(batch) == 1 and batch[0].id == task_id:
+            if batch is not None and cancellable(batch, task_id, alone):
                 self._from_hub(partial(_throw, batch, TaskKilled if hard else TaskCancelled), slot)
                 return True
         return False

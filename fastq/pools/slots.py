@@ -1,10 +1,15 @@
-"""Count the slots of a pool whose slots finish in other OS threads than the consumer's."""
+"""Count the slots of a pool whose slots finish in other OS threads than the consumer's, and what all pools ask of a batch."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["SlotCount"]
+if TYPE_CHECKING:
+    from fastq._core import Delivery
+
+__all__ = ["SlotCount", "cancellable"]
 
 
 class SlotCount:
@@ -52,3 +57,8 @@ class SlotCount:
         with self._lock:
             self._awaited = False
             return not self._busy
+
+
+def cancellable(batch: Sequence[Delivery], task_id: str, alone: bool) -> bool:
+    """Say whether what runs of a batch can only be this task: see ``Pool.cancel``."""
+    return (len(batch) == 1 or alone) and any(d.id == task_id for d in batch)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastq.exceptions import ImproperlyConfigured
 from fastq.pools.alarms import SignalAlarms
+from fastq.pools.base import TaskCancelled, TaskKilled
 from fastq.pools.native import SIGNALS_S, ConsumerThread, NativeCalls
 from fastq.pools.slots import SlotCount
+from fastq.pools.strikes import MainStrikes
 
 if TYPE_CHECKING:
     from fastq._core import Delivery
@@ -34,6 +36,9 @@ class SoloPool(SlotCount):
     def __init__(self, slots: int = 1) -> None:
         super().__init__(1)
         self._batches: SimpleQueue[Sequence[Delivery] | None] = SimpleQueue()
+        #: what runs now
+        self._batch: Sequence[Delivery] | None = None
+        self._strikes = MainStrikes()
         self._calls = NativeCalls()
         self._alarms = SignalAlarms(lambda error: self._calls.divert(threading.get_ident(), error))
 
@@ -43,6 +48,7 @@ class SoloPool(SlotCount):
 
     def main(self, consume: Callable[[], None]) -> None:
         consumer = ConsumerThread(consume, lambda: self._batches.put(None))
+        self._strikes.open()
         consumer.start()
         get, run = self._batches.get, self._runner.run
         try:
@@ -54,14 +60,20 @@ class SoloPool(SlotCount):
                 if batch is None:
                     break
                 try:
+                    self._batch = batch
                     run(0, batch)
+                    self._batch = None
+                except (TaskCancelled, TaskKilled):
+                    pass  # struck after the task had ended; there is only one strike
                 except Exception:  # the slot must survive: a process without it would hold its lease and do nothing
                     logger.exception("the runner raised; deliveries without an outcome stay leased: %s", [d.id for d in batch])
                 finally:
+                    self._batch = None
                     self._alarms.end()
                     self._give_back()
                 self._done()
         finally:
+            self._strikes.close()
             self._calls.close()
         consumer.reraise()
 
@@ -72,9 +84,12 @@ class SoloPool(SlotCount):
     def call_async(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._calls.call(fn, args, kwargs)
 
-    def cancel(self, task_id: str, *, hard: bool) -> bool:
-        """Return False: an exception in the main thread could hit the worker itself. The supervisor signals the process."""
-        return False
+    def cancel(self, task_id: str, *, hard: bool, alone: bool = False) -> bool:
+        """Raise it by a signal, as an alarm does. Which of a longer batch runs is seen in the main thread itself."""
+        batch = self._batch
+        if batch is None or not any(d.id == task_id for d in batch):
+            return False
+        return self._strikes.strike(task_id, TaskKilled if hard else TaskCancelled, lambda: self._batch is batch)
 
     def alarm(self, after_s: float, error: type[BaseException], *, hard: bool, awaited: bool) -> Alarm:
         """Raise it by a signal: it interrupts also what waits in C, if that returns on signals (sockets, locks, sleeping)."""

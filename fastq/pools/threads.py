@@ -13,7 +13,7 @@ from fastq.exceptions import SoftTimeLimitExceeded
 from fastq.pools.alarms import STRIKE_S, ThreadAlarms, raise_in
 from fastq.pools.base import TaskCancelled, TaskKilled
 from fastq.pools.native import NativeCalls
-from fastq.pools.slots import SlotCount
+from fastq.pools.slots import SlotCount, cancellable
 
 if TYPE_CHECKING:
     from fastq._core import Delivery
@@ -82,7 +82,7 @@ class ThreadsPool(SlotCount):
     def call_async(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._calls.call(fn, args, kwargs)
 
-    def cancel(self, task_id: str, *, hard: bool) -> bool:
+    def cancel(self, task_id: str, *, hard: bool, alone: bool = False) -> bool:
         """Raise in the slot's thread, where it next runs Python code: a call into C (a socket, a lock) ends first.
 
         A task that waits for its coroutine is cancelled at once, through the loop. The exception can also come while the outcome is
@@ -91,7 +91,7 @@ class ThreadsPool(SlotCount):
         error = TaskKilled if hard else TaskCancelled
         for slot in list(self._slots.values()):
             batch = slot.batch
-            if batch is not None and len(batch) == 1 and batch[0].id == task_id:
+            if batch is not None and cancellable(batch, task_id, alone):
                 return self._strike(slot, batch, error)
         return False
 

@@ -62,6 +62,8 @@ class Producer:
     def __init__(self, open_broker: Callable[[], Broker]) -> None:
         self._open_broker = open_broker
         self._lane_: Lane | None = None
+        #: told of what the broker has kept; None: nobody wants to know
+        self.tell: Callable[[Sequence[Publication]], object] | None = None
         _producers.add(self)
 
     @property
@@ -166,6 +168,8 @@ class Producer:
             while True:
                 try:
                     self._send(lane, number, messages, openings)
+                    if self.tell is not None and messages:
+                        self.tell(messages)
                     break
                 except OperationalError as exc:
                     attempt += 1

@@ -13,8 +13,7 @@ _NO_POOL = "connections are not pooled: each process has one to publish and one 
 _NO_HOLD = "nothing is held back in a worker, see worker_prefetch"
 _IN_URL = "give it in the URL"
 _QUEUE_TYPE = "a queue of RabbitMQ"
-_BEAT = "kept for a scheduler; a worker does not use it"
-_EVENTS = "kept for monitoring; a worker sends no events"
+_EVENTS = "events are in one stream of the broker, see event_stream_max"
 _CONTROL = "kept for remote control; there is no queue for it"
 _OTHER_BACKEND = "a result backend that fastq does not have"
 _BACKEND_RETRY = "results are stored by the call that reports the task, which is repeated until the broker answers"
@@ -68,7 +67,6 @@ _ROWS: Mapping[str, tuple[Any, str]] = {
     "redis_backend_health_check_interval": (None, "connections are probed once per worker_lease"),
     # tasks
     "task_protocol": (2, "fastq has its own format of messages"),
-    "task_send_sent_event": (False, _EVENTS),
     "task_acks_on_failure_or_timeout": (True, "a failed task is settled with its failure; Reject(requeue=True) hands it back"),
     "task_acks_on_failure": (None, "a failed task is settled with its failure; Reject(requeue=True) hands it back"),
     "task_acks_on_timeout": (None, "a task over its limit is settled with its failure"),
@@ -88,8 +86,6 @@ _ROWS: Mapping[str, tuple[Any, str]] = {
     "worker_detect_quorum_queues": (True, _QUEUE_TYPE),
     "worker_deduplicate_successful_tasks": (False, "a late report of a task that was handed on changes nothing"),
     "worker_cancel_long_running_tasks_on_connection_loss": (False, "a lost connection does not free the tasks of a living process"),
-    "worker_send_task_events": (False, _EVENTS),
-    "worker_enable_remote_control": (True, _CONTROL),
     "worker_proc_alive_timeout": (4.0, "a process that does not come up is replaced"),
     "worker_lost_wait": (10.0, "a dead process is noticed at once"),
     "worker_pool_restarts": (False, "processes are replaced by restarting the worker"),
@@ -103,17 +99,10 @@ _ROWS: Mapping[str, tuple[Any, str]] = {
     "worker_timer_precision": (1.0, _INNER),
     "worker_logfile": (None, "logging goes to standard error"),
     # beat
-    "beat_schedule": ({}, _BEAT),
-    "beat_scheduler": ("celery.beat:PersistentScheduler", _BEAT),
-    "beat_schedule_filename": ("celerybeat-schedule", _BEAT),
-    "beat_max_loop_interval": (0, _BEAT),
-    "beat_sync_every": (0, _BEAT),
-    "beat_cron_starting_deadline": (None, _BEAT),
-    "beat_enable_remote_control": (False, _BEAT),
-    "beat_dburi": (None, _BEAT),
+    "beat_enable_remote_control": (False, "fastq beat answers no remote control; fastq schedule changes what it sends"),
+    "beat_dburi": (None, "schedules are kept in the broker, or in the file beat_schedule_filename"),
     # events and control
     "event_queue_ttl": (5.0, _EVENTS),
-    "event_queue_expires": (60.0, _EVENTS),
     "event_queue_prefix": ("celeryev", _EVENTS),
     "event_queue_exclusive": (False, _EVENTS),
     "event_queue_durable": (False, _EVENTS),
@@ -156,9 +145,6 @@ _OLD: Mapping[str, tuple[str, ...]] = {
     "database_table_names": ("CELERY_RESULT_DB_TABLENAMES",),
     "result_cache_max": ("CELERY_MAX_CACHED_RESULTS",),
     "task_protocol": ("CELERY_TASK_PROTOCOL",),
-    "task_send_sent_event": ("CELERY_SEND_TASK_SENT_EVENT",),
-    "worker_send_task_events": ("CELERY_SEND_EVENTS", "CELERY_SEND_TASK_EVENTS"),
-    "worker_enable_remote_control": ("CELERY_ENABLE_REMOTE_CONTROL",),
     "worker_lost_wait": ("CELERYD_WORKER_LOST_WAIT",),
     "worker_timer": ("CELERYD_ETA_SCHEDULER",),
     "worker_timer_precision": ("CELERYD_ETA_SCHEDULER_PRECISION",),

@@ -176,6 +176,20 @@ def _mapping(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _schedules(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, str):
+        value = _json(value)
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise TypeError
+    return value
+
+
+def _scheduler(value: Any) -> Any:
+    if not isinstance(value, str) and not callable(value):
+        raise TypeError
+    return value
+
+
 def _loglevel(value: Any) -> str:
     import logging  # lazy: only when a level is checked
 
@@ -257,6 +271,8 @@ NAMES = Kind("list of text", "a list of text (in the environment: separated by c
 OPTIONAL_NAMES = Kind("list of text", "a list of text, or None", _optional(_names))
 MAPPING = Kind("mapping", "a mapping (in the environment: JSON)", _mapping)
 OPTIONAL_MAPPING = Kind("mapping", "a mapping (in the environment: JSON), or None", _optional(_mapping))
+SCHEDULES = Kind("mapping", "a mapping of names to entries such as {'task': 'mail.send', 'schedule': 30.0}", _schedules)
+SCHEDULER = Kind("text", "'shared', 'persistent', a scheduler's class or the dotted name of one, or None", _optional(_scheduler))
 LOGLEVEL = Kind("text", "DEBUG, INFO, WARNING, ERROR or CRITICAL", _loglevel)
 ROUTES = Kind("routes", "a mapping of task names to queues, a router, its dotted name, or a list of such", _optional(_routes))
 QUEUES = Kind("queues", "a list of queues, a mapping of names to their options, or None", _optional(_queues))

@@ -30,6 +30,8 @@ from fastq.settings.kinds import (
     QUEUES,
     RATE,
     ROUTES,
+    SCHEDULER,
+    SCHEDULES,
     SECONDS,
     SLOTS,
     TEXT,
@@ -49,7 +51,9 @@ GROUPS = {
     "task": "Tasks",
     "worker": "Worker",
     "dead": "Dead letters",
+    "beat": "Periodic tasks",
     "security": "Security",
+    "event": "Events",
 }
 #: settings of tasks that say which queue a task goes to
 _ROUTING = frozenset({
@@ -187,6 +191,25 @@ _ROWS = (
     # dead letters
     Setting("dead_letter_max", COUNT, 10_000, "How many dead letters a queue keeps; the oldest go first."),
     Setting("dead_letter_expires", SECONDS, 604800.0, "How long dead letters are kept.", "s"),
+    # beat
+    Setting("beat_schedule", SCHEDULES, {},
+            "Periodic tasks: name -> {'task', 'schedule', 'args', 'kwargs', 'options', 'relative'}, see the page on periodic "
+            "tasks. add_periodic_task adds to it."),
+    Setting("beat_scheduler", SCHEDULER, None,
+            "What sends periodic tasks. None or 'shared': schedules are kept in the broker, and any number of beats share them; "
+            "'persistent': in the file beat_schedule_filename, with one beat; else a class, or its dotted name."),
+    Setting("beat_schedule_filename", TEXT, "fastq-beat-schedule", "File of the persistent scheduler."),
+    Setting("beat_max_loop_interval", SECONDS, 0.0,
+            "How long beat sleeps at most before it looks again. 0: as its scheduler has it (300 s).", "s"),
+    Setting("beat_sync_every", COUNT, 0,
+            "After how many sent tasks the persistent scheduler writes its file. 0: every 180 s, and when it ends."),
+    Setting("beat_cron_starting_deadline", OPTIONAL_SECONDS, None,
+            "How late a crontab's missed run may still be made up for when beat starts. None: however late.", "s"),
+    Setting("beat_lease", SECONDS, 5.0,
+            "How soon another beat takes over from one that has died; one that ends hands over at once.", "s"),
+    Setting("beat_timetable", OPTIONAL_TEXT, None,
+            "Name under which the broker keeps the schedules. None: the application's name, so that applications which share a "
+            "broker have one each."),
     # worker
     Setting("worker_pool", TEXT, "prefork", "prefork, threads, gevent, eventlet, asyncio or solo.", flag="--pool"),
     Setting("worker_concurrency", SLOTS, None,
@@ -208,6 +231,12 @@ _ROWS = (
     Setting("worker_max_memory_per_child", OPTIONAL_POSITIVE, None,
             "A process is replaced when, after a task, its resident memory is above so many KiB.",
             flag="--max-memory-per-child"),
+    Setting("worker_enable_remote_control", BOOLEAN, True,
+            "Whether a worker answers fastq inspect and fastq control. It says how it is (fastq status) all the same.",
+            old=("CELERY_ENABLE_REMOTE_CONTROL",)),
+    Setting("worker_http", OPTIONAL_TEXT, None,
+            "Where a worker serves /live, /ready and /metrics over HTTP: HOST:PORT, :PORT (every interface) or unix:PATH. "
+            "None: nowhere; fastq health finds it all the same.", flag="--http"),
     Setting("worker_soft_shutdown_timeout", SECONDS, 0.0,
             "How long a cold stop (SIGQUIT, the second Ctrl-C) waits first for running tasks. 0: not at all.", "s"),
     Setting("worker_enable_soft_shutdown_on_idle", BOOLEAN, False,
@@ -227,6 +256,19 @@ _ROWS = (
             old=("CELERY_REDIRECT_STDOUTS",)),
     Setting("worker_redirect_stdouts_level", LOGLEVEL, "WARNING", "The level of what tasks print.",
             old=("CELERY_REDIRECT_STDOUTS_LEVEL",)),
+    # events
+    Setting("worker_send_task_events", BOOLEAN, False,
+            "Whether a worker tells monitors of its tasks, as long as one listens. fastq control enable_events does so later.",
+            flag="--task-events", old=("CELERY_SEND_EVENTS", "CELERY_SEND_TASK_EVENTS")),
+    Setting("task_send_sent_event", BOOLEAN, False,
+            "Whether who sends a task tells monitors so (task-sent), as long as one listens.",
+            old=("CELERY_SEND_TASK_SENT_EVENT",)),
+    Setting("event_rate_max", OPTIONAL_COUNT, 10_000,
+            "How many tasks a second each worker process tells of; monitors hear how many were left out. None or 0: all."),
+    Setting("event_stream_max", OPTIONAL_POSITIVE, 2_000,
+            "How many batches of events the broker keeps for monitors that are behind. A process tells at most ten a second. "
+            "None: 2000."),
+    Setting("event_queue_expires", SECONDS, 60.0, "How long events are kept after the last one.", "s"),
     # security
     Setting("security_key", OPTIONAL_TEXT, None,
             "Signs messages, and makes workers run signed ones only: a shared secret, an Ed25519 private key in PEM, or the path "

@@ -297,6 +297,14 @@ class Task(Options, Generic[P, R]):
             raise ValueError("update_state outside of a running task needs task_id=")
         self.backend.store_result(id, meta, state)
 
+    def send_event(
+        self, type_: str, retry: bool = True, retry_policy: Mapping[str, Any] | None = None, **fields: Any
+    ) -> None:
+        """Tell monitors of an event of this task's own, such as ``task-progress``, with fields. Nobody waits for it."""
+        request = self.request
+        with self.app.events.default_dispatcher(hostname=request.hostname) as dispatcher:
+            dispatcher.send(type_, **{"uuid": request.id, **fields})
+
     # --- results ---
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> Result[R]:

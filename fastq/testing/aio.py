@@ -33,12 +33,12 @@ class Aio(AsyncioPool):
             return super().alarm(after_s, error, hard=hard, awaited=True)
         return self._thread_alarms.set(after_s, error, hard=hard)
 
-    def cancel(self, task_id: str, *, hard: bool) -> bool:
+    def cancel(self, task_id: str, *, hard: bool, alone: bool = False) -> bool:
         """Cancel a coroutine; interrupt a plain function, which blocks the loop, in its thread. Used at the end only."""
         running = next((batch for batch, _ in list(self._running.values()) if any(d.id == task_id for d in batch)), None)
         if running is None:
             return False
         if any(d.entry is not None and d.entry.is_async for d in running):
-            return super().cancel(task_id, hard=hard)
+            return super().cancel(task_id, hard=hard, alone=alone)
         raise_in(self._ident, TaskKilled if hard else TaskCancelled)
         return True

@@ -92,7 +92,7 @@ class InThread(SoloPool):
         """Raise it where the thread next runs Python code: a call into C (a socket, a lock) ends first."""
         return self._thread_alarms.set(after_s, error, hard=hard)
 
-    def cancel(self, task_id: str, *, hard: bool) -> bool:
+    def cancel(self, task_id: str, *, hard: bool, alone: bool = False) -> bool:
         """Raise in the thread; used at the end only, when whatever else it hits ends too."""
         if not any(d.id == task_id for d in self._running):
             return False

@@ -225,22 +225,21 @@ class InProcessWorker:
         if hello.broker_url.startswith("memory:"):
             self.store = store_of(hello.broker_url)
         pool = self._pool = pools.make(self.pool, self._concurrency, here=self._until_quiet)
-        slots = pool.slots
         self._board = Board()
-        self._region = self._board.region(0, slots)
+        self._region = self._board.region(0, hello.room)
         self._region.clear()
         keeper_end, socket_end = Link.pair(patience_s=0)
         self._link = Link(socket_end)
         self._herald = announce.Herald(app, self._options)
         self._link.heard = self._herald.hear
         try:
-            self._lease = LeaseThread(hello, self.hostname, keeper_end, self._board)
+            self._lease = LeaseThread(hello, self.hostname, keeper_end, self._board, None if self._until_quiet else app)
             if self._loglevel is not None:
                 logging.getLogger("fastq").setLevel(_level(self._loglevel))
             self._parts = assemble(
                 app,
                 pool=pool,
-                board=open_region(self._board.fd, 0, slots),
+                board=open_region(self._board.fd, 0, hello.room),
                 link=self._link,
                 queues=self.queues,
                 node=self.hostname,

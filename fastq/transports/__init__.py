@@ -1,8 +1,8 @@
 """Find the transport for a URL. Each technology is one module, imported only when a URL names it.
 
 A technology's module has four functions, all taking ``(url, options)``: ``open_broker``, ``open_backend``, ``open_inspector`` and
-``open_channel``, and where there is something to examine a fifth, ``open_examiner(url, options, scope)``. They parse the URL
-(ImproperlyConfigured) but connect to nothing.
+``open_channel``; ``open_timetable(url, options, scope)``; and where there is something to examine, ``open_examiner(url, options,
+scope)``. They parse the URL (ImproperlyConfigured) but connect to nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 from fastq.exceptions import ImproperlyConfigured
-from fastq.transports.base import Backend, Broker, Channel, Examiner, Finding, Inbox, Inspector, Scope, TransportOptions, Wake
+from fastq.transports.base import (
+    Backend,
+    Broker,
+    Channel,
+    Examiner,
+    Finding,
+    Inbox,
+    Inspector,
+    Scope,
+    Timetable,
+    TransportOptions,
+    Wake,
+)
 
 if TYPE_CHECKING:
     from fastq.security import Signer
@@ -30,6 +42,7 @@ __all__ = [
     "Inbox",
     "Inspector",
     "Scope",
+    "Timetable",
     "TransportOptions",
     "Wake",
     "display_url",
@@ -38,6 +51,7 @@ __all__ = [
     "open_channel",
     "open_examiner",
     "open_inspector",
+    "open_timetable",
     "preload",
     "scheme_of",
 ]
@@ -113,6 +127,16 @@ def open_inspector(url: str, options: TransportOptions) -> Inspector:
 def open_channel(url: str, options: TransportOptions) -> Channel:
     """Return a Channel for the URL; it connects at its first call."""
     return cast(Channel, _module(url).open_channel(url, options))
+
+
+def open_timetable(url: str, options: TransportOptions, scope: str, signer: Signer | None = None) -> Timetable:
+    """Return the timetable of a name; it connects at its first call. ``signer``: messages that it publishes are signed."""
+    timetable = cast(Timetable, _module(url).open_timetable(url, options, scope))
+    if signer is None:
+        return timetable
+    from fastq.transports.signed import SignedTimetable  # lazy: only where messages are signed
+
+    return cast(Timetable, SignedTimetable(timetable, signer))
 
 
 def open_examiner(url: str, options: TransportOptions, scope: Scope) -> Examiner | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from fastq.records import (
     DeadLetter,
@@ -19,6 +19,7 @@ from fastq.records import (
     Joined,
     Lease,
     Opening,
+    Paused,
     Publication,
     Revival,
     Settled,
@@ -28,12 +29,15 @@ from fastq.records import (
 )
 
 __all__ = [
-    "REVOKED_MAX", "Backend", "Beat", "Broker", "Channel", "Ear", "Examiner", "Finding", "Inbox", "Inspector", "Level",
+    "PARKED_MS", "REVOKED_MAX", "Backend", "Beat", "Broker", "Channel", "Ear", "Examiner", "Finding", "Inbox", "Inspector", "Level",
     "NodeRecord", "Scope", "TransportOptions", "Wake",
 ]  # fmt: skip
 
 #: revoked ids that a broker remembers, as many as Celery's workers do; the oldest go first
 REVOKED_MAX = 50_000
+
+#: due times from here on are places of parked messages, in their order: they are never due (the year 287,000)
+PARKED_MS = 9_000_000_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,8 @@ class Broker(Protocol):
         Per delivery atomic: the lease is dropped and the verdict carried out with its result, or, if the lease is gone,
         nothing happens and the tag is in ``skipped``. DONE drops the message; RETRY replaces it by ``message`` at ``level`` after
         ``delay_ms``; DEAD moves it to the dead letters; RETURN puts it back at the head of its level unchanged (no charge), a batch
-        keeps its order. ``results``: store ``result`` records here too and tell their inboxes (False: the caller has stored
+        keeps its order. RETURN with a ``reason``, the name of its task: it is parked among the delayed messages as long as that
+        name is paused, and put back as any other if it is not. ``results``: store ``result`` records here too and tell their inboxes (False: the caller has stored
         them elsewhere; this includes ``effects.results``). The ``effects`` of a delivery happen in the same step as its verdict,
         whatever queues they concern: openings, growths, publications (waking who is idle there), counts (which may publish a body),
         drops (of a DEAD delivery, the join is kept as long as the dead letter). A count on a join
@@ -143,8 +148,10 @@ class Broker(Protocol):
         """
         ...
 
-    def revoke(self, ids: Sequence[str], expires_s: int) -> int:
+    def revoke(self, ids: Sequence[str], expires_s: int, *, signal: str = "") -> int:
         """Remember for ``expires_s`` seconds that tasks must not start any more; return the number of this revocation.
+
+        ``signal``: the name of a signal, if what runs of them is to be ended, too.
 
         Every fetch from now on answers with this number or a higher one. Numbers rise; once nothing is remembered any more it is
         0. At most REVOKED_MAX ids are remembered, and the oldest go first. Messages are left where they are.
@@ -153,6 +160,32 @@ class Broker(Protocol):
 
     def revoked(self, since: int = 0) -> tuple[int, list[str]]:
         """Return the number of the last revocation, 0 if none is remembered, and the ids revoked after the one ``since``."""
+        ...
+
+    def terminated(self, since: int = 0) -> tuple[int, dict[str, str]]:
+        """Return the number of the last revocation with a signal, 0 if none is remembered, and by id the signals of those after
+        the one ``since``."""
+        ...
+
+    def pause(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
+        """Take nothing from these queues any more, and run no task of these names, until ``resume``; return what is paused now.
+
+        A fetch skips a paused queue: nothing is leased there, nobody is registered as idle or woken for it, and its due times
+        are not waited for; what is due is promoted all the same. What is leased, waits or comes stays as it is. Task names are
+        the workers' matter: every fetch from now on answers with the number of this change, or a later one's. A name is paused
+        once, however often it is said.
+        """
+        ...
+
+    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
+        """Lift pauses; return what is still paused. Processes that hold a lease on a resumed queue are woken.
+
+        From now on nothing is parked under these names; what is parked stays until ``Inspector.unpark`` is called.
+        """
+        ...
+
+    def paused(self) -> Paused:
+        """Return what is paused."""
         ...
 
     def wake(self, process: str) -> Wake:
@@ -257,6 +290,14 @@ class Ear(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Probe the connection (once per lease while nothing is said, or it may be dead unnoticed); OperationalError if it is.
+
+        May wait for an answer, for ``socket_timeout_s`` at most. Then ``read(0)``: a message may have come meanwhile, and makes
+        the descriptor readable no more.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
@@ -335,6 +376,130 @@ class Channel(Protocol):
         """Say that events are listened to, under a name of one's own; repeat before it expires. 0: not any more."""
         ...
 
+    def listened(self) -> bool:
+        """Say whether anybody has said so: what ``beat`` answers, for those who are no node."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Planned(NamedTuple):
+    """One entry of a timetable, as it is kept."""
+
+    name: str
+    #: opaque to transports, see ``fastq.beat.definition``
+    definition: bytes
+    #: when its next tick is due, Unix ms on the broker's clock; 0: never again
+    due_ms: int
+    paused: bool = False
+    #: number of its last edit; never given out twice
+    edit: int = 0
+    #: the tick that was dealt with last; 0: none was
+    last_due_ms: int = 0
+    #: when it was fired last
+    last_run_ms: int = 0
+    runs: int = 0
+
+
+class Edit(NamedTuple):
+    """A change of one entry. None leaves a part as it is; what the entry has done so far stays in any case."""
+
+    name: str
+    definition: bytes | None = None
+    due_ms: int | None = None
+    paused: bool | None = None
+    #: the edit that this change is based on: it is refused if there was another one. 0: the entry must not be there; None: any
+    seen: int | None = None
+    remove: bool = False
+
+
+class Tick(NamedTuple):
+    """A tick to be fired: the entry must still have this edit and this due time."""
+
+    name: str
+    edit: int
+    due_ms: int
+    next_due_ms: int
+    #: none: the tick is passed over, and does not count as a run
+    publications: Sequence[Publication] = ()
+
+
+class Lead(NamedTuple):
+    """The answer to a beat that wants to lead."""
+
+    leads: bool
+    #: it did not lead before
+    taken: bool
+    #: for how long whoever leads has it, ms
+    left_ms: int
+    #: number of the last edit
+    version: int
+    now_ms: int
+    #: the name of the beat that leads
+    leader: str
+
+
+class Listing(NamedTuple):
+    """Entries of a timetable."""
+
+    version: int
+    #: how many there are in all
+    total: int
+    plans: Sequence[Planned]
+    #: names of entries that have been removed, as far as is remembered: whoever ends up with another number than ``total`` reads all
+    removed: Sequence[str] = ()
+
+
+class Timetable(Protocol):
+    """What is to be sent when, shared by any number of beats. One application's timetable has one name (``scope``) in the store.
+
+    Used by one thread. Connections are opened at the first call.
+    """
+
+    url: str
+
+    def now_ms(self) -> int:
+        """Return the broker's clock, Unix ms: this machine's clock plus the offset last seen (asks once if never seen)."""
+        ...
+
+    def entries(self, since: int = 0) -> Listing:
+        """Return the entries edited after an edit, and which were removed after it; 0: all entries."""
+        ...
+
+    def get(self, names: Sequence[str]) -> list[Planned | None]: ...
+
+    def edit(self, edits: Sequence[Edit]) -> list[int]:
+        """Change entries, each in one step; return the number of each edit, 0 for those refused. Waiting beats are told."""
+        ...
+
+    def fire(self, by: str, ticks: Sequence[Tick]) -> list[bool]:
+        """Fire ticks, each in one step: if its entry is there, not paused, and has this edit and this due time, publish (as
+        ``Broker.publish`` does, waking who is idle), and note the next due time and the run; else nothing. Return which were fired.
+
+        ``by`` is never used by two callers: a call of theirs that is repeated after a lost reply publishes nothing twice, and is
+        answered as the first was. Several ticks of one entry are fired in order. A tick's messages are one call, however large.
+        """
+        ...
+
+    def lead(self, name: str, lease_ms: int) -> Lead:
+        """Take the lead for ``lease_ms`` if nobody has it, or keep it. Never waits."""
+        ...
+
+    def resign(self, name: str) -> None:
+        """Give up the lead, if this beat has it, and tell those that wait."""
+        ...
+
+    def leader(self) -> str:
+        """Return the name of the beat that leads, "" if none does."""
+        ...
+
+    def wait(self, timeout_s: float, interrupt: int) -> bool:
+        """Sleep until an entry is edited, the leader resigns, the descriptor ``interrupt`` gets readable, or the time is over.
+
+        Return True if something may have been edited or resigned since the last call: look again.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
@@ -357,6 +522,10 @@ class Inspector(Protocol):
         """Return up to n ready messages in the order they will be fetched, without taking them."""
         ...
 
+    def delayed(self, queue: str, n: int, offset: int = 0) -> list[tuple[int, int, bytes]]:
+        """Return (due, Unix ms on the broker's clock; level; message) of up to n delayed messages, the next due first."""
+        ...
+
     def purge(self, queue: str) -> int:
         """Drop ready and delayed messages; return how many."""
         ...
@@ -368,6 +537,15 @@ class Inspector(Protocol):
         meets the record of the revocation first; a message that moves meanwhile is found where it goes. ``results``: as ``settle``
         has it. What workers hold is looked at, and left alone.
         """
+        ...
+
+    def unpark(self, queue: str, tasks: Iterable[str]) -> int:
+        """Put the parked messages of these task names back at the head of their levels, in their order and in bounded steps, and
+        wake who is idle; return how many. Call it after ``Broker.resume``."""
+        ...
+
+    def parked(self, queue: str) -> dict[str, int]:
+        """Return how many messages are parked, by task name."""
         ...
 
     def dead(

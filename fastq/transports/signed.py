@@ -1,4 +1,4 @@
-"""A Broker that signs whatever is sent through it: one place for producers, workers and supervisors alike."""
+"""A Broker and a Timetable that sign whatever is sent through them: one place for producers, workers and supervisors alike."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fastq.records import RETRY, Effects, Fetch, Opening, Publication, Settled, 
 
 if TYPE_CHECKING:
     from fastq.security import Signer
-    from fastq.transports.base import Broker
+    from fastq.transports.base import Broker, Tick, Timetable
 
-__all__ = ["SignedBroker"]
+__all__ = ["SignedBroker", "SignedTimetable"]
 
 
 class SignedBroker:
@@ -67,3 +67,26 @@ class SignedBroker:
         if message[:1] == b"\xc1":
             return message[:2] + self._signer.sign(message[2:])
         return self._signer.sign(message)
+
+
+class SignedTimetable:
+    """Put signatures on the messages of ticks, and leave everything else to the timetable behind it."""
+
+    def __init__(self, timetable: Timetable, signer: Signer) -> None:
+        self._timetable = timetable
+        self._signer = signer
+        self.url = timetable.url
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._timetable, name)
+
+    def fire(self, by: str, ticks: Sequence[Tick]) -> list[bool]:
+        """Fire ticks with signed messages."""
+        sign = self._signer.sign
+        return self._timetable.fire(
+            by,
+            [
+                tick._replace(publications=[one._replace(message=sign(one.message)) for one in tick.publications])
+                for tick in ticks
+            ],
+        )

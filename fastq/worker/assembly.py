@@ -28,6 +28,8 @@ from fastq.worker.meta import Meta
 from fastq.worker.notify import Notifier
 from fastq.worker.outcomes import Outcomes
 from fastq.worker.rates import Rates
+from fastq.worker.relimits import NewLimits
+from fastq.worker.reporter import Reporter
 from fastq.worker.settler import Settler
 from fastq.worker.slots import Slots
 from fastq.worker.started import Started
@@ -106,6 +108,7 @@ def assemble(
     window = BatchWindow()
     notifier = Notifier()
     settler = Settler(broker, backend)
+    settler.tally = board.tally
     serializers = app.serializers
     clock = Clock(clock_of(broker))
     result_max_bytes = conf.result_max_bytes or 0
@@ -117,6 +120,7 @@ def assemble(
         node=node,
     )
     arguments = Arguments(app, serializers, broker, backend, partial(_open_join_store, app))
+    new_limits = NewLimits(app.registry)
     outcomes = Outcomes(
         app=app,
         serializers=serializers,
@@ -127,6 +131,7 @@ def assemble(
         stores=stores,
         report_started=Started(backend, node, clock).note if backend is not None else None,
         limits=limits,
+        new_limits=new_limits,
         result_max_bytes=result_max_bytes,
     )
     runner = Runner(
@@ -156,7 +161,7 @@ def assemble(
         board=board,
         link=link,
         notifier=notifier,
-        registry=app.registry,
+        registry=new_limits.registry,
         queues=queues,
         lease_ms=int(conf.worker_lease * 1000),
         max_deliveries=conf.task_max_deliveries,
@@ -165,7 +170,12 @@ def assemble(
         flight=flight,
         rates=Rates(broker, conf, node),
         finished=None if backend is None or backend.shares(broker) else Finished(backend, clock.now_ms),
+        reporter=Reporter(
+            runner, board, lambda: app.events.outbox, app.registry, node, conf.event_rate_max, failures.signum_of
+        ),
     )
+
+    the_consumer.obey["time_limit"] = new_limits.obey
 
     def start() -> None:
         pool.start(Slots(runner), notifier.notify)

@@ -46,12 +46,19 @@ def _config(hello: Hello) -> list[str]:
         f".> app:         {hello.app}",
         f".> transport:   {hello.broker_display}",
         f".> results:     {hello.backend_display}",
-        f".> concurrency: {hello.concurrency} ({hello.pool}{many})",
+        f".> concurrency: {_concurrency(hello)} ({hello.pool}{many})",
         f".> task events: {'ON' if hello.events else 'OFF'}",
     ]
     if hello.embedded:
         lines.append(f".> embedded broker, no server: one file, {hello.embedded}")
     return lines
+
+
+def _concurrency(hello: Hello) -> str:
+    if not hello.autoscale:
+        return str(hello.concurrency)
+    most, fewest = hello.autoscale
+    return f"{{min={fewest}, max={most}}}"
 
 
 def _queues(hello: Hello) -> list[str]:

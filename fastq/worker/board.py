@@ -1,7 +1,8 @@
 """The status board of a node: one shared descriptor with one region per process index.
 
 A descriptor, not an anonymous map, because the children of gevent and eventlet are fresh interpreters. The supervisor makes
-the board and reads it; each process maps its own region only. What a region holds is the core's business (``ProcessBoard``).
+the board and reads it; each process maps its own region only. What a region holds is the core's business (``Tally``, which is
+never cleared: the successor of a process goes on counting, and ``ProcessBoard``).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from fastq._core import ProcessBoard
+from fastq._core import ProcessBoard, Tally
 from fastq.worker.deadlines import Deadlines
 from fastq.worker.flight import Flight
 
@@ -17,6 +18,9 @@ __all__ = ["Board", "capacity", "open_deadlines", "open_flight", "open_region"]
 
 #: records for held deliveries beyond two per slot: one batch being settled (1,000 at most) and the next one held
 HELD_RECORDS = 2048
+#: rows of a tally for task names and for queues; the last of each stands for all others
+TALLIED_TASKS, TALLIED_QUEUES = 512, 128
+TALLY_SIZE = Tally.size(TALLIED_TASKS, TALLIED_QUEUES)
 
 
 def capacity(slots: int) -> int:
@@ -27,7 +31,7 @@ def capacity(slots: int) -> int:
 def region_size(slots: int) -> int:
     """Return the bytes of one region, in whole pages: each is mapped by itself."""
     page = mmap.ALLOCATIONGRANULARITY
-    return -(-(_board_size(slots) + Deadlines.size(slots) + Flight.SIZE) // page) * page
+    return -(-(TALLY_SIZE + _board_size(slots) + Deadlines.size(slots) + Flight.SIZE) // page) * page
 
 
 def _board_size(slots: int) -> int:
@@ -36,17 +40,19 @@ def _board_size(slots: int) -> int:
 
 def open_region(fd: int, index: int, slots: int) -> ProcessBoard:
     """Map the region of one process index; the map lives as long as the ProcessBoard."""
-    return ProcessBoard(_map(fd, index, slots), slots, capacity(slots))
+    region = _map(fd, index, slots)
+    tally = Tally(region[:TALLY_SIZE], TALLIED_TASKS, TALLIED_QUEUES)
+    return ProcessBoard(region[TALLY_SIZE:], slots, capacity(slots), tally)
 
 
 def open_deadlines(fd: int, index: int, slots: int) -> Deadlines:
     """Map the table of hard time limits behind the region of one process index."""
-    return Deadlines(_map(fd, index, slots)[_board_size(slots) :], slots)
+    return Deadlines(_map(fd, index, slots)[TALLY_SIZE + _board_size(slots) :], slots)
 
 
 def open_flight(fd: int, index: int, slots: int) -> Flight:
     """Map what says whether a fetch of one process index is on its way, behind both."""
-    return Flight(_map(fd, index, slots)[_board_size(slots) + Deadlines.size(slots) :])
+    return Flight(_map(fd, index, slots)[TALLY_SIZE + _board_size(slots) + Deadlines.size(slots) :])
 
 
 def _map(fd: int, index: int, slots: int) -> memoryview:
@@ -86,6 +92,10 @@ class Board:
         if flight is None:
             flight = self._flights[index] = open_flight(self.fd, index, slots)
         return flight
+
+    def tallies(self) -> list[Tally]:
+        """Return what each process index has counted since the node began, of those that have ended too."""
+        return [region.tally for region in self._regions.values() if region.tally is not None]
 
     def close(self) -> None:
         self._regions.clear()

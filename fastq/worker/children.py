@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,9 @@ from fastq.worker.link import Link, LinkError
 from fastq.worker.loop import Loop
 from fastq.worker.node import WorkerProcess
 from fastq.worker.overdue import Overdue
+from fastq.worker.places import Places
 from fastq.worker.procname import display_name
+from fastq.worker.queues import Queues
 from fastq.worker.reaper import Snapshot
 from fastq.worker.say import say_ready
 from fastq.worker.shutdown import Shutdown, Stage
@@ -43,6 +46,8 @@ class Child:
 
     #: of its region on the board, and in its names
     index: int
+    #: where it is replaced (see ``places``)
+    place: int
     serial: int
     link: Link
     born_s: float
@@ -57,10 +62,16 @@ class Child:
     spent: bool = False
     #: its successor was started ahead of its end
     relieved: bool = False
+    #: the node has shrunk: it finishes what it runs, and nobody takes its place
+    retired: bool = False
+    #: the last change of the queues that it is known to have taken in
+    takes: int = 0
     #: what it said went wrong
     error: str = ""
     #: from its first run with a hard time limit on
     overdue: Overdue | None = None
+    #: revoked runs that it was killed for
+    ended_for: Sequence[Overrun] = ()
     #: from its admission on
     standstill: Standstill | None = None
 
@@ -84,6 +95,7 @@ class Children:
         fail: Callable[[str], object],
         ready: Callable[[], object],
         gone: Callable[[], object],
+        queues: Queues | None = None,
     ) -> None:
         self._loop = loop
         self._hello = hello
@@ -94,13 +106,21 @@ class Children:
         self._fail = fail
         self._ready = ready
         self._gone = gone
+        self._queues = queues or Queues(hello.queues)
+        #: slots of a process, as far as it has more than one
+        self.slots = hello.slots
         self._children: dict[int, Child] = {}  # by serial
+        self._places = Places()
         self._serial = 0
         self._keeper: Keeper | None = None
         self._was_ready = False
+        #: how many processes were replaced, by reason
+        self.restarts: Counter[str] = Counter()
         #: how many deliveries the processes of a stopping node have given back that had not started
         self.returned = 0
         self._infancy = Infancy()
+        #: takes what a process answers (see ``asking``)
+        self.answered: Callable[[Mapping[str, Any]], object] = lambda message: None
         #: orders that later processes are given too, by what they are about
         self._standing: dict[str, Mapping[str, Any]] = {}
         #: exit statuses that came before the word of the pid
@@ -113,29 +133,52 @@ class Children:
 
     def start(self) -> None:
         """Start as many as the application asks for."""
-        for index in range(self._hello.processes):
-            self._start(index)
+        self.resize(self._hello.processes)
 
-    def _start(self, index: int) -> None:
+    def resize(self, processes: int) -> None:
+        """Have so many from now on. What is too many, the idle ones first, finishes what it runs and ends: nothing goes back but
+        what had not started."""
+        if self._shutdown.stage is not Stage.RUNNING:
+            return
+        while len(self._places) < processes:
+            self._start(self._places.add())
+        surplus = len(self._places) - processes
+        if surplus > 0:
+            for place in sorted(self._places, key=self._worth)[:surplus]:
+                self._places.remove(place)
+                for child in self._at(place):
+                    child.spent = child.retired = True
+                    child.link.send({"stop": "warm"})
+
+    def _worth(self, place: int) -> tuple[int, int]:
+        """Order places by how little is lost with them: nobody there, idle, running; of these the last one first."""
+        here = self._at(place)
+        boards = [self._region(child.index) for child in here if child.process]
+        busy = any(board.counter("held") or board.active() for board in boards)
+        return (2 if busy else 1 if here else 0), -place
+
+    def _start(self, place: int) -> None:
         hello = self._hello
         if self._shutdown.stage is not Stage.RUNNING:
             return
         if not self._unforked():
             self._early.clear()  # orphans of tasks, adopted from dead processes
         self._serial += 1
+        index = self._places.take_index()
         self._region(index).clear()
-        self._board.deadlines(index, hello.slots).clear()
-        self._board.flight(index, hello.slots).clear()
+        self._board.deadlines(index, hello.room).clear()
+        self._board.flight(index, hello.room).clear()
         request = {
             "serial": self._serial,
             "index": index,
             "pool": hello.pool,
-            "slots": hello.slots,
-            "queues": hello.queues,
+            "slots": self.slots,
+            "room": hello.room,
+            "queues": tuple(self._queues.known),
             "node": self._identity.node,
         }
         pid, link = self._start_process(request)
-        child = Child(index, self._serial, link, time.monotonic(), pid)
+        child = Child(index, place, self._serial, link, time.monotonic(), pid)
         self._children[child.serial] = child
         self._loop.watch(link.fileno(), lambda: self._hear(child))
 
@@ -159,6 +202,7 @@ class Children:
 
     def _admit(self, keeper: Keeper, children: Sequence[Child]) -> None:
         """Enter the leases of processes, then tell them their names."""
+        children = [child for child in children if not child.retired]
         if not children or self._shutdown.stage is not Stage.RUNNING:
             return
         for child in children:
@@ -167,9 +211,13 @@ class Children:
         for child in children:
             for order in self._standing.values():
                 child.link.send({"order": order})
+            child.takes = self._queues.changes  # it takes nothing before it has read that
             child.link.send({"start": {"process": child.process}})
             self._watch_standstill(keeper, child)
-        if not self._was_ready and all(child.process for child in self._children.values()):
+        self._tell_if_ready()
+
+    def _tell_if_ready(self) -> None:
+        if not self._was_ready and all(child.process or child.retired for child in self._children.values()):
             self._was_ready = True
             say_ready(self._identity.node)
             self._ready()
@@ -190,23 +238,29 @@ class Children:
             if keeper is not None:
                 self._admit(keeper, [child])
         elif "holding" in message and keeper is not None and child.process:
-            flight = self._board.flight(child.index, self._hello.slots)
+            flight = self._board.flight(child.index, self._hello.room)
             keeper.watch(child.process, self._region(child.index), flight)
         elif "limits" in message:
             self._watch_limits(child)
         elif "answered" in message and child.standstill is not None:
             child.standstill.answered()
+        elif "answer" in message:
+            self.answered(message)
+        elif "takes" in message:
+            child.takes = message["takes"]
         elif "recycle" in message:
             logger.info("Process %r ends (%s), another takes its place", self._title(child.index), message["recycle"])
             child.spent = True
-            self._relieve(child)
+            if not child.retired:
+                self._relieve(child)
         elif "fenced" in message and keeper is not None:
             self._rename(keeper, child, message["fenced"])
         elif "error" in message:
             child.error = message["error"]
         elif "stopped" in message:
-            self.returned += message.get("returned", 0)
-            busy = self._hello.pool == "prefork" and running_on(self._region(child.index), self._hello.queues)
+            if not child.retired:
+                self.returned += message.get("returned", 0)
+            busy = self._hello.pool == "prefork" and running_on(self._region(child.index), self._queues.known)
             if busy and message["stopped"] == "cold":
                 # its main thread is in the task and nothing settles that any more: the less of it runs twice the better
                 kill(child.pid)
@@ -225,26 +279,24 @@ class Children:
         """Start the successor of a process of many slots at once: the longest of its tasks may run for hours, and its other slots
         would be idle for as long. Not of one slot: two long tasks would run where one was allowed.
 
-        A place has two indexes, so there are two processes at most: what is spent while its predecessor still runs waits for that.
+        There are two processes in a place at most: what is spent while its predecessor still runs waits for that.
         """
-        if self._hello.slots > 1 and len(self._at(child.index)) == 1 and self._shutdown.stage is Stage.RUNNING:
+        if self.slots > 1 and len(self._at(child.place)) == 1 and self._shutdown.stage is Stage.RUNNING:
             child.relieved = True
-            processes = self._hello.processes
-            self._start(child.index + processes if child.index < processes else child.index - processes)
+            self._start(child.place)
 
-    def _at(self, index: int) -> list[Child]:
-        """Return the processes of one place."""
-        processes = self._hello.processes
-        return [child for child in self._children.values() if child.index % processes == index % processes]
+    def _at(self, place: int) -> list[Child]:
+        """Return the processes of one place, but those that it was taken away from."""
+        return [child for child in self._children.values() if child.place == place and not child.retired]
 
     def _watch_limits(self, child: Child) -> None:
         """A run with a hard time limit has begun that is due before the next look."""
         if not child.pid:
             return  # it runs nothing before it is admitted, and its pid is told before that
         if child.overdue is None:
-            deadlines = self._board.deadlines(child.index, self._hello.slots)
+            deadlines = self._board.deadlines(child.index, self._hello.room)
             child.overdue = Overdue(
-                self._loop, self._region(child.index), deadlines, self._hello.queues, kill=lambda: kill(child.pid)
+                self._loop, self._region(child.index), deadlines, self._queues.known, kill=lambda: kill(child.pid)
             )
         child.overdue.look()
 
@@ -263,7 +315,7 @@ class Children:
         )
 
     def _region(self, index: int) -> ProcessBoard:
-        return self._board.region(index, self._hello.slots)
+        return self._board.region(index, self._hello.room)
 
     # --- dying ---
 
@@ -288,20 +340,22 @@ class Children:
         if not child.link.closed:
             for message in receive(child.link):
                 child.error = message.get("error", child.error)
-                self.returned += message.get("returned", 0)
+                self.returned += message.get("returned", 0) if not child.retired else 0
         self._drop(child)
         charge = self._shutdown.stage < Stage.COLD
         overruns: Sequence[Overrun] = ()
         if child.overdue is not None:
             child.overdue.stop()
             overruns = child.overdue.overruns
+        overruns = [*overruns, *child.ended_for]
         if child.process and self._keeper is not None:
             how = f"ended with {explain(status)}" if status else "died"
-            snapshot = Snapshot.of(self._region(child.index), self._hello.queues, how)
+            snapshot = Snapshot.of(self._region(child.index), self._queues.known, how)
             for process in (child.process, *child.former):
                 self._keeper.bury(process, snapshot, charge=charge, overruns=overruns)
         if status and self._shutdown.stage < Stage.COLD:
-            how = f"{describe(status)}, killed: its task was over its hard time limit" if overruns else explain(status)
+            over = "was revoked" if child.ended_for else "was over its hard time limit"
+            how = f"{describe(status)}, killed: its task {over}" if overruns else explain(status)
             logger.error("Process %r pid:%d exited with %s", self._title(child.index), child.pid, how)
             if child.error:
                 logger.error("%s", child.error)
@@ -309,22 +363,32 @@ class Children:
             self._tell_if_gone()
         elif child.error and not self._was_ready:
             self._fail(child.error)
+        elif child.retired:
+            logger.info("Process %r has ended: the node has shrunk", self._title(child.index))
+            self._tell_if_ready()
         elif child.relieved:
-            for successor in self._at(child.index):
+            for successor in self._at(child.place):
                 if successor.spent:
                     self._relieve(successor)
         else:
             self._replace(child, in_order=status == 0 or bool(overruns))
+        if self._shutdown.stage is Stage.RUNNING and not child.retired:
+            self.restarts[_reason(child, status, overruns)] += 1
 
     def _replace(self, child: Child, *, in_order: bool) -> None:
-        index = child.index
+        place, index = child.place, child.index
         age_s = time.monotonic() - child.born_s
-        deaths, delay_s = self._infancy.died(index, age_s, self._region(index), in_order=in_order)
+        deaths, delay_s = self._infancy.died(place, age_s, self._region(index), in_order=in_order)
         if not delay_s:
-            self._start(index)
+            self._start(place)
             return
         logger.error("%s died young %d times in a row, the next one starts in %.1f s", self._title(index), deaths, delay_s)
-        self._loop.after(delay_s, lambda: self._start(index))
+        self._loop.after(delay_s, lambda: self._start_if_empty(place))
+
+    def _start_if_empty(self, place: int) -> None:
+        """Start a successor that was held back, unless the node has shrunk meanwhile, or shrunk and grown again."""
+        if place in self._places and not self._at(place):
+            self._start(place)
 
     def _title(self, index: int) -> str:
         return display_name(self._hello.pool, index)
@@ -332,6 +396,7 @@ class Children:
     def _drop(self, child: Child) -> None:
         self._loop.unwatch(child.link.fileno())
         child.link.close()
+        self._places.free_index(child.index)
         del self._children[child.serial]
 
     def _tell_if_gone(self) -> None:
@@ -350,6 +415,10 @@ class Children:
             child.link.send({"order": order})
         return len(told)
 
+    def took_in(self, change: int) -> bool:
+        """Say whether all processes that take tasks know of a change of the queues."""
+        return all(child.takes >= change for child in self._children.values() if child.process)
+
     def processes(self) -> list[WorkerProcess]:
         """Return those that have not ended."""
         return [
@@ -361,9 +430,19 @@ class Children:
                 child.born_s,
                 (child.process, *child.former) if child.process else (),
                 self._region(child.index),
+                child.spent,
             )
             for child in self._children.values()
         ]
+
+    def end(self, index: int, runs: Sequence[Overrun]) -> bool:
+        """Kill a process because of what it runs, which was revoked; False: it is not there any more."""
+        child = next((child for child in self._children.values() if child.index == index and child.pid), None)
+        if child is None:
+            return False
+        child.ended_for = runs
+        kill(child.pid)
+        return True
 
     # --- stopping ---
 
@@ -383,7 +462,7 @@ class Children:
                 self._title(child.index),
                 child.pid,
                 (child.process, *child.former) if child.process else (),
-                running_on(self._region(child.index), self._hello.queues) if child.process else (),
+                running_on(self._region(child.index), self._queues.known) if child.process else (),
             )
             for child in self._children.values()
         ]
@@ -406,6 +485,13 @@ class Children:
                 os.waitpid(child.pid, 0)
             self._shutdown.move(Stage.KILL)  # nobody is to blame
             self._lose(child, None)
+
+
+def _reason(child: Child, status: int | None, overruns: Sequence[Overrun]) -> str:
+    """Say in a word why a process has ended that another is to take the place of."""
+    if overruns:
+        return "revoked" if any(overrun.signal for overrun in overruns) else "time-limit"
+    return "recycled" if child.spent else "stopped" if status == 0 else "died"
 
 
 def receive(link: Link) -> list[dict[str, Any]]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastq._core import ProcessBoard, Registry, Runner
 from fastq.exceptions import OperationalError
 from fastq.pools.base import Pool
 from fastq.transports.base import Broker
+from fastq.worker.cancels import Cancels
 from fastq.worker.exchange import Exchange
 from fastq.worker.feeder import Feeder
 from fastq.worker.finished import Finished
@@ -27,6 +29,7 @@ from fastq.worker.memory import Memory
 from fastq.worker.notify import Notifier, wait_readable
 from fastq.worker.orders import Orders
 from fastq.worker.rates import Rates
+from fastq.worker.reporter import Reporter
 from fastq.worker.revoked import Revoked
 from fastq.worker.settler import Settler
 
@@ -69,6 +72,7 @@ class Consumer:
         rates: Rates | None = None,
         finished: Finished | None = None,
         flight: Flight | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
         queues = tuple(queues)
         self._settler = settler
@@ -81,6 +85,7 @@ class Consumer:
         self._lease_s = lease_ms / 1000
         self._max_tasks = max_tasks
         self._memory = memory
+        self._reporter = reporter
         #: it has taken all the tasks it may, and takes nothing more whatever comes back
         self._draining = False
         self._linger_until = 0.0
@@ -116,6 +121,21 @@ class Consumer:
             lease_s=self._lease_s,
             flight=Flight() if flight is None else flight,
         )
+        #: what carries out orders of the supervisor, by name; more may be added
+        self.obey = orders.obey
+        self.obey |= {
+            "queues": self._exchange.change_queues,
+            "rename": self._exchange.take_new_name,
+            "slots": self._resize,
+            "recycle": self._recycle,
+        }
+        cancels = Cancels(pool=pool, feeder=feeder, holdings=holdings, intake=intake, gate=gate)
+        self.obey["cancel"] = cancels.obey
+        if rates is not None:
+            self.obey["rate_limit"] = rates.obey
+        if reporter is not None:
+            self.obey["events"] = reporter.obey
+            holdings.reporter = reporter
 
     @property
     def stopped_cold(self) -> bool:
@@ -145,8 +165,15 @@ class Consumer:
             return  # it may have been fenced: the new name has no wake channel yet
         if self._exchange.lost_connection:
             self._exchange.compare_leases()
+        if self._exchange.changing:
+            self._exchange.turn_over()
+            return  # it may have a new name: that has no wake channel yet
+        if not self._exchange.queues:
+            self._exchange.rest()
         if self._holdings.watched:
             self._holdings.sweep_if_due()
+        if self._reporter is not None and self._reporter.on:
+            self._reporter.look(self._holdings.held)
         self._feed()
         want = self._want()
         waiting = self._settler.waiting
@@ -182,7 +209,7 @@ class Consumer:
         if self._draining or (self._max_tasks is not None and self._holdings.taken >= self._max_tasks):
             self._drain()
             return 0
-        if self._idleness.idle or self._settler.full:
+        if self._idleness.idle or self._settler.full or not self._exchange.queues:
             return 0
         held = len(self._holdings)
         want = self._feeder.want(self._exchange.more, held - len(self._settler))
@@ -245,6 +272,8 @@ class Consumer:
                 timeout = min(timeout, max(0.001, idleness.due_at - now))
             if self._feeder.holding:
                 timeout = min(timeout, self._feeder.patience_s)
+            if self._reporter is not None and (due_s := self._reporter.due_s(self._holdings.held)) is not None:
+                timeout = min(timeout, due_s)
         wake_fd = idleness.wake.fileno()
         fds = wait_readable((wake_fd, notifier.fileno(), self._link.fileno()), timeout)
         notifier.armed = False
@@ -262,6 +291,16 @@ class Consumer:
             return False
         self._holdings.forget_all()
         return True
+
+    def _recycle(self, order: dict[str, Any]) -> None:
+        """End when what runs has ended, for another process to take this one's place."""
+        if not self._orders.stopping:
+            self._link.send({"recycle": order["why"]})
+            self._orders.stopping = "recycle"
+
+    def _resize(self, order: dict[str, Any]) -> None:
+        """Have more slots, or fewer: what runs is finished, and what waits for a slot goes back if it waits too long."""
+        self._pool.resize(order["n"])
 
     # --- stopping ---
 
@@ -298,6 +337,8 @@ class Consumer:
         returned = 0 if len(self._settler) else self._holdings.returned - before
         self._settler.close()
         self._idleness.close()
+        if self._reporter is not None:
+            self._reporter.close()
         self._link.send({"stopped": self._orders.stopping, "returned": returned})
 
     def _settle_more(self) -> None:

@@ -6,7 +6,7 @@ go. So the leases on the name tell which nodes listen, and any of them sees when
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from fastq.queues import copy_queue, node_of
 from fastq.records import Lease
@@ -20,7 +20,7 @@ class Copies:
     """The Broadcast queues of one node, for its supervisor. Every method raises OperationalError where the broker is away."""
 
     def __init__(self, names: Sequence[str], broker: Broker, url: str, options: TransportOptions) -> None:
-        self._names = frozenset(names)
+        self._names = set(names)
         self._broker = broker
         self._url = url
         self._options = options
@@ -34,9 +34,16 @@ class Copies:
             self._broker.release(own, process, {})
             self._drop(name, node_of(process))
 
-    def leave(self, node: str) -> None:
-        """Drop this node's copies, if it has no process left: it stops, and copies are for nodes that run."""
-        for name in self._names:
+    def add(self, names: Sequence[str]) -> None:
+        """Look after more of them."""
+        self._names.update(names)
+
+    def leave(self, node: str, queues: Collection[str] | None = None) -> None:
+        """Drop this node's copies, if it has no process left there: it stops, and copies are for nodes that run.
+
+        ``queues``: it only takes nothing from these any more.
+        """
+        for name in self._names if queues is None else self._names.intersection(queues):
             self._drop(name, node)
 
     def _drop(self, name: str, node: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from fastq._core import Runner
 from fastq.exceptions import OperationalError
@@ -56,7 +58,12 @@ class Exchange:
         self._feeder = feeder
         self._runner = runner
         self._link = link
-        self._queues = queues
+        #: taken from now
+        self.queues = queues
+        #: to be taken from instead, and the number of that change; None: nothing is to change
+        self._change: tuple[tuple[str, ...], int] | None = None
+        #: a new name is to be taken, though the old one is not fenced
+        self._anew = False
         self._orders = orders
         self._idleness = idleness
         self._holdings = holdings
@@ -85,13 +92,15 @@ class Exchange:
                 self._take(self._settler.turn(name, theirs, None))
                 return
         fetch = None
+        if not self.queues:
+            want, self.leaving = 0, False
         if want or self.leaving:
             self._number += 1
             self._idleness.woken = False
             fetch = Fetch(
                 self._orders.process,
                 self._number,
-                self._queues,
+                self.queues,
                 want,
                 idle=want > 0 and self._pool.free > 0,
                 no_last_chance=bool(self._holdings.last_chances),
@@ -103,6 +112,48 @@ class Exchange:
                 self._link.send({"holding": True})
         if settlements or fetch:
             self._take(self._settler.turn(self._orders.process, settlements, fetch), fetch)
+
+    # --- other queues ---
+
+    def change_queues(self, order: Mapping[str, Any]) -> None:
+        """Take in an order to take from other queues: carried out between two calls (``turn_over``)."""
+        self._holdings.know(order["known"])
+        self._change = tuple(order["taken"]), order["change"]
+
+    def take_new_name(self, order: Mapping[str, Any]) -> None:
+        """Take in an order to go on under a new name: the old one cannot be entered on a queue that is about to be taken from."""
+        self._anew = bool(self._orders.process)
+
+    @property
+    def changing(self) -> bool:
+        return self._change is not None or self._anew
+
+    def turn_over(self) -> None:
+        """Carry such orders out.
+
+        First it leaves the idle lists, passing the baton: a wake sent here for a queue that is not taken from any more would be
+        lost. No call is open before or after, so the supervisor hears the truth: from what it drops here nothing is fetched any more.
+        """
+        if self._anew:
+            self._holdings.give_back(self._feeder.drop(self._holdings.held))
+        if self._number and self.queues:
+            self.leaving = True
+            while self.leaving:  # what ran under a former name is settled first, in a call of its own
+                self.call(0)
+        if self._anew:
+            self._anew = False
+            self._rename(f"{self._orders.process} goes on under a new name, to be entered on a queue once more", logging.DEBUG)
+        if self._change is not None:
+            (self.queues, number), self._change = self._change, None
+            self._link.send({"takes": number})
+        self._idleness.idle = False
+        self.more = False
+
+    def rest(self) -> None:
+        """Say that this process is well, though it has no queue to ask the broker for."""
+        if (now := time.monotonic()) >= self._tell_at:
+            self._tell_at = now + self._lease_s / 3
+            self._link.send({"answered": True})
 
     def repeat(self) -> None:
         """Make the unanswered call again."""
@@ -120,7 +171,7 @@ class Exchange:
             logger.warning("Connected to %s again", self._broker.url)
         if turn.fenced:
             self._flight.land()
-            self._rename()
+            self._rename(f"The lease of {self._orders.process} was taken away; taking a new name")
             return
         fetched = turn.fetched
         if fetched is None:
@@ -129,7 +180,7 @@ class Exchange:
         self._runner.now_ms = fetched.now_ms
         if not self._orders.stopping:
             # before anything of this answer starts; if it cannot be read, what was leased goes back (see Holdings.compare)
-            self._intake.hear(fetched.revocations)
+            self._intake.hear(fetched.revocations, fetched.pauses)
         count = self._intake.accept(fetched)
         if self._flight.land():
             self.lost_connection = True  # as if: the supervisor may have returned what this answer leased
@@ -142,11 +193,11 @@ class Exchange:
         else:
             self._idleness.end()
 
-    def _rename(self) -> None:
-        """Take a new name after the lease was taken away: start nothing held, settle what runs under the old name."""
+    def _rename(self, why: str, level: int = logging.WARNING) -> None:
+        """Take a new name, after the lease was taken away for one: start nothing held, settle what runs under the old name."""
         orders = self._orders
         old, orders.process = orders.process, ""
-        logger.warning("The lease of %s was taken away; taking a new name", old)
+        logger.log(level, "%s", why)
         self._holdings.fenced(old)
         self._idleness.idle = False
         if orders.known:

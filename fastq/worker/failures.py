@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from fastq import _core, signals, states
@@ -40,6 +41,9 @@ BAD_RESULT = "unserializable-result"
 RESULT_TOO_LARGE = "result-too-large"
 REJECTED = "rejected"
 
+
+#: signals remembered for tasks that may have ended
+SIGNUMS = 10_000
 
 #: characters of an error and of a traceback that a dead letter keeps; the result has all of both
 ERROR_MAX = 4_096
@@ -101,6 +105,8 @@ class Failures:
         self._even_if_ignored = errors_even_if_ignored
         self._now_ms = now_ms
         self._node = node
+        #: by task id
+        self._signums: dict[str, int | None] = {}
 
     # --- exceptions from a slot ---
 
@@ -178,7 +184,17 @@ class Failures:
     def terminated(self, d: Delivery) -> Settlement:
         """Settle a task that was ended from outside while it ran."""
         logger.warning("Task %s[%s] was terminated", d.name, d.id, extra=_about(d))
-        return self._ended(d, "terminated")
+        return self._ended(d, "terminated", self.signum_of(d.id))
+
+    def signum_of(self, task_id: str) -> int | None:
+        """Return the number of the signal that a task was revoked with, None: it was not."""
+        return self._signums.get(task_id)
+
+    def terminating(self, names: Mapping[str, str]) -> None:
+        """Remember the signals with which tasks were revoked, by id: those that run may be ended by them."""
+        if len(self._signums) > SIGNUMS:
+            self._signums.clear()
+        self._signums.update((id, getattr(signal, name, None)) for id, name in names.items())
 
     # --- refused by the gate ---
 
@@ -209,18 +225,18 @@ class Failures:
 
     # ---
 
-    def _ended(self, d: Delivery, why: str) -> Settlement:
+    def _ended(self, d: Delivery, why: str, signum: int | None = None) -> Settlement:
         """Settle a task that does not run, or not to its end, though nothing has failed."""
         if signals.task_revoked.receivers:
             from fastq.context import Context  # lazy: only where somebody listens
 
             task = d.entry.task if d.entry is not None else None
             signals.task_revoked.send(
-                sender=task, request=Context(task, d), terminated=why == "terminated", signum=None, expired=why == "expired"
+                sender=task, request=Context(task, d), terminated=why == "terminated", signum=signum, expired=why == "expired"
             )
         record = self._record(TaskRevokedError(why), states.REVOKED)
         return Settlement(
-            d.queue, d.tag, d.id, DONE, result=record if self._wanted(d) else None, inbox=d.inbox, record=d.record,
+            d.queue, d.tag, d.id, DONE, result=record if self._wanted(d) else None, inbox=d.inbox, reason=why, record=d.record,
             effects=effects_of(d, record, self._now_ms(), errbacks=False),
         )  # fmt: skip
 

@@ -139,6 +139,10 @@ class Feeder:
             return 0
         return int(slots * LEAD_MS * 1e6 / self._mean_ns)
 
+    def batch_of(self, id: str) -> Sequence[Delivery]:
+        """Return the batch of several that a task was put in a slot with; (): it is alone, or not in a slot."""
+        return next((batch for _, batch in self._batches if any(d.id == id for d in batch)), ())
+
     def due_back(self) -> bool:
         """Say whether something has waited too long behind something that turned out long."""
         batches = self._batches

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from fastq import flow
 from fastq._core import packb
 from fastq.exceptions import DecodeError, SecurityError
-from fastq.records import DEAD, DONE, Delivery, Settlement
+from fastq.records import DEAD, DONE, RETURN, Delivery, Settlement
 from fastq.security import Signer
+from fastq.stamps import stamps_of
 from fastq.worker.failures import UNDECODABLE, Failures, plain
 
 __all__ = ["Gate"]
@@ -29,8 +30,12 @@ class Gate:
         self._accept = frozenset(accept)
         self._failures = failures
         self._signer = signer
-        #: ids of tasks that must not start; the consumer keeps it up to date
+        #: ids of tasks that must not start, and stamps (see ``fastq.stamps``); the consumer keeps it up to date
         self.revoked: set[str] = set()
+        #: one of them is a stamp
+        self.stamped = False
+        #: names of tasks that are paused
+        self.paused: frozenset[str] = frozenset()
 
     def sort(self, batch: list[Delivery], now_ms: int, refuse: Callable[[Settlement], object]) -> list[Delivery]:
         """Return the deliveries that may run, in order; hand a settlement for each of the others to ``refuse``."""
@@ -39,6 +44,8 @@ class Gate:
             batch = self._signed(batch, self._signer, refuse)
         if self.revoked:
             batch = self._not_revoked(batch, refuse)
+        if self.paused:
+            batch = self._not_paused(batch, refuse)
         passed = [
             d
             for d in batch
@@ -74,14 +81,38 @@ class Gate:
             return self._failures.revoked(d)
         except Exception:  # as in ``_refusal``
             logger.exception("The end of revoked task %s[%s] cannot be told to anybody", d.name, d.id)
-            return Settlement(d.queue, d.tag, d.id, DONE, record=d.record)
+            return Settlement(d.queue, d.tag, d.id, DONE, reason="revoked", record=d.record)
 
     def _not_revoked(self, batch: list[Delivery], refuse: Callable[[Settlement], object]) -> list[Delivery]:
-        revoked = self.revoked
+        passed = []
         for d in batch:
-            if d.id in revoked:
+            if self.is_revoked(d):
                 refuse(self.revoke(d))
-        return [d for d in batch if d.id not in revoked]
+            else:
+                passed.append(d)
+        return passed
+
+    def is_revoked(self, d: Delivery) -> bool:
+        """Say whether a delivery must not start."""
+        return d.id in self.revoked or (self.stamped and any(stamp in self.revoked for stamp in stamps_of(d.options)))
+
+    def terminate(self, signals: Mapping[str, str]) -> None:
+        """Take in ids that are revoked, with the signals of those that run."""
+        self.revoked.update(signals)
+        self._failures.terminating(signals)
+
+    def _not_paused(self, batch: list[Delivery], refuse: Callable[[Settlement], object]) -> list[Delivery]:
+        passed = []
+        for d in batch:
+            if d.name in self.paused:
+                refuse(self.park(d))
+            else:
+                passed.append(d)
+        return passed
+
+    def park(self, d: Delivery) -> Settlement:
+        """Return the settlement of a delivery of a paused task: nothing has happened to it."""
+        return Settlement(d.queue, d.tag, d.id, RETURN, reason=d.name, record=d.record)
 
     def _refusal(self, d: Delivery) -> Settlement:
         try:

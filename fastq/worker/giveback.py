@@ -96,6 +96,8 @@ class Watch:
         """Claim from the tail: the process, should it go on just now, starts at the head."""
         overdue.sort(key=lambda item: _age(item[0][1]), reverse=True)
         claimed = [(queue, tag) for (record, tag), queue in overdue if self._board.give_back(record)]
+        if claimed and self._board.tally is not None:
+            self._board.tally.count("taken_back", len(claimed))
         self._claimed += reversed(claimed)
 
     def _return(self, process: str) -> None:

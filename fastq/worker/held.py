@@ -30,6 +30,10 @@ class Held:
         delivery = cast(Delivery, d)
         return self._queues[delivery.queue].get(delivery.tag) is d
 
+    def know(self, queue: str) -> None:
+        """Expect deliveries of one more queue."""
+        self._queues.setdefault(queue, {})
+
     def get(self, queue: str, tag: str) -> Delivery | None:
         return self._queues[queue].get(tag)
 

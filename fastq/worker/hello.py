@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from fastq.daemon.filenames import expand
 from fastq.exceptions import ImproperlyConfigured
 from fastq.worker.options import WorkerOptions
 from fastq.worker.procname import expand_node
@@ -69,14 +70,45 @@ class Hello:
     #: where the embedded broker's file is, "" if another broker was named
     embedded: str = ""
     events: bool = False
+    #: where health and metrics are served over HTTP; "": only at the local socket of ``fastq health``
+    http: str = ""
+    event_stream_max: int = 2_000
+    event_expires_s: int = 60
+    #: (most, fewest) that it scales itself between, in the unit of ``concurrency``; (): it does not
+    autoscale: tuple[int, ...] = ()
+    #: names of the built-in tasks
+    builtin: tuple[str, ...] = ()
+    #: worker_disable_rate_limits
+    rates_off: bool = False
+    #: Broadcast queues that the application knows, taken from or not
+    declared_broadcasts: tuple[str, ...] = ()
+    #: queues that may be taken from, where task_create_missing_queues is off
+    fixed_queues: tuple[str, ...] = ()
     #: somebody listens to what becomes of the node: see ``announce``
     listened: bool = False
     #: how long a stop is soft before it is cold, and whether also if nothing runs
     soft_shutdown_s: float = 0.0
     soft_shutdown_on_idle: bool = False
+    #: for those who ask: tasks after which a process is replaced, 0: never; time limits of tasks without their own, soft and hard
+    max_tasks_per_child: int = 0
+    limits: tuple[float, ...] = ()
+    #: control requests are answered
+    remote_control: bool = True
+    #: priorities are shown as Celery on Redis has them: 0 is the most urgent
+    reversed_priority: bool = False
 
     def to_message(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def room(self) -> int:
+        """Return how many slots a process can grow to: it has as many records on the status board.
+
+        Twice what it starts with, and 16 more at least: a record costs 320 bytes. Autoscaling says itself what it may need.
+        """
+        if self.pool in ("prefork", "solo"):
+            return self.slots
+        return max(2 * self.slots, self.slots + 16, *self.autoscale)
 
     @classmethod
     def from_message(cls, values: Mapping[str, Any]) -> Hello:
@@ -107,13 +139,24 @@ def configure(app: FastQ, options: WorkerOptions) -> WorkerOptions:
         )
     pool = canonical_pool(options.pool or conf.worker_pool)
     # prefork: both words mean the number of processes, and the command line wins whichever it uses
+    if options.autoscale and pool == "solo":
+        raise ImproperlyConfigured(
+            "--autoscale with the solo pool: it runs one task at a time, in the main process. Use another pool (-P prefork, "
+            "threads, gevent, asyncio), or leave --autoscale out"
+        )
+    if options.autoscale:
+        # lazy: few workers scale themselves
+        from fastq.worker.autoscale import keepalive_s
+
+        keepalive_s()  # here, where what is wrong with it is shown
     alias = options.processes if pool == "prefork" else None
     setting = conf.worker_processes if pool == "prefork" else None
     node = expand_node(options.hostname)
     return replace(
         options,
         pool=pool,
-        concurrency=options.concurrency or alias or conf.worker_concurrency or setting or cpu_count(),
+        concurrency=(options.autoscale or (0, 0))[1]
+        or (options.concurrency or alias or conf.worker_concurrency or setting or cpu_count()),
         processes=options.processes or conf.worker_processes,
         queues=tuple(
             name
@@ -177,6 +220,11 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         security_trusted_keys=tuple(conf.security_trusted_keys),
         broadcasts=tuple(name for name in options.queues if name in app.router.queues and app.router.queues[name].broadcast),
         tasks=tuple(sorted(task.name for task in app.tasks.regular())),
+        builtin=tuple(sorted(name for name in app.tasks if name.startswith("fastq."))),
+        autoscale=options.autoscale or (),
+        rates_off=bool(conf.worker_disable_rate_limits),
+        declared_broadcasts=tuple(queue.name for queue in app.router.queues.values() if queue.broadcast),
+        fixed_queues=() if conf.task_create_missing_queues else tuple(app.router.queues),
         lease_ms=round(conf.worker_lease * 1000),
         max_deliveries=conf.task_max_deliveries or 0,
         transport=transport,
@@ -189,9 +237,25 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         logging={name: conf[name] for name in _LOGGING},
         embedded=_file(broker_url) if app.broker_is_embedded else "",
         listened=announce.listened(),
+        events=conf.worker_send_task_events,
+        http=_address(conf.worker_http),
+        event_stream_max=conf.event_stream_max or 2_000,
+        event_expires_s=max(1, round(conf.event_queue_expires)),
         soft_shutdown_s=conf.worker_soft_shutdown_timeout,
         soft_shutdown_on_idle=conf.worker_enable_soft_shutdown_on_idle,
+        max_tasks_per_child=options.max_tasks_per_child or 0,
+        limits=(conf.task_soft_time_limit or 0, conf.task_time_limit or 0),
+        remote_control=conf.worker_enable_remote_control,
+        reversed_priority=conf.get("task_priority_order") == "celery",
     )
+
+
+def _address(text: str | None) -> str:
+    """Check an address of health and metrics; ImproperlyConfigured before anything is started."""
+    # lazy: only a process with the application needs it
+    from fastq.worker.http.address import Address
+
+    return str(Address.parse(text)) if text else ""
 
 
 def _check_rates(entries: Sequence[Entry], conf: Settings) -> None:
@@ -268,13 +332,14 @@ def _check_plain(setting: str, values: Mapping[str, Any]) -> None:
             ) from exc
 
 
-def set_up_logging(loglevel: str, hello: Hello) -> None:
+def set_up_logging(options: WorkerOptions, hello: Hello) -> None:
     """Log as the application wants it, in a process that has not imported it."""
     # lazy: not before the application has been heard
     from fastq.config import Settings
     from fastq.log import setup_worker_logging
 
-    setup_worker_logging(loglevel, Settings(hello.logging), redirect=False)
+    logfile = options.logfile and expand(options.logfile, expand_node(options.hostname))
+    setup_worker_logging(options.loglevel, Settings(hello.logging), redirect=False, logfile=logfile)
 
 
 def unshared(hello: Hello) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from fastq import _core
 from fastq._core import RETURNED, ProcessBoard
 from fastq.exceptions import EnvelopeError
-from fastq.records import RETURN, Delivery, Leased, Settlement
+from fastq.records import DEAD, DONE, RETURN, Delivery, Leased, Settlement
 from fastq.transports.base import Broker
 from fastq.worker.feeder import Feeder
 from fastq.worker.held import Held
 from fastq.worker.idleness import Idleness
+from fastq.worker.reporter import Reporter
 from fastq.worker.settler import Settler
 
 __all__ = ["Holdings"]
@@ -35,7 +36,7 @@ class Holdings:
         last_chance: int,
     ) -> None:
         """``last_chance``: so many deliveries before this one make it the last."""
-        self._queues = queues
+        self._queues = list(queues)
         self._queue_index = {q: i for i, q in enumerate(queues)}
         self._board = board
         self._settler = settler
@@ -57,9 +58,18 @@ class Holdings:
         #: the supervisor looks at the board, and may give back
         self.watched = False
         self._sweep_at = 0.0
+        #: told of what ends without a run, while somebody listens
+        self.reporter: Reporter | None = None
 
     def __len__(self) -> int:
         return len(self.held) + len(self.former)
+
+    def know(self, queues: Sequence[str]) -> None:
+        """Take in all queues that deliveries may be of, by number: those known before, and more."""
+        for queue in queues[len(self._queues) :]:
+            self._queue_index[queue] = len(self._queues)
+            self._queues.append(queue)
+            self.held.know(queue)
 
     def add(self, leased: Leased, batch: Sequence[Delivery], now_ms: int) -> None:
         """Enter what a fetch has leased."""
@@ -72,16 +82,32 @@ class Holdings:
         """Settle what must not run; on the board it has ended, so nobody gives it back."""
         self._board.claim(settlement.record, 0)
         self._board.finish(settlement.record)
+        self.tell(settlement)
         self._settler.emit(settlement)
+
+    def tell(self, settlement: Settlement) -> None:
+        """Count a delivery that ends without a run, and tell whoever listens. What goes back, or is put off, has not ended."""
+        if settlement.verdict not in (DONE, DEAD):
+            return
+        d = self.held.get(settlement.queue, settlement.tag)
+        if d is None:
+            return
+        if self._board.tally is not None:
+            self._board.tally.refused(d, settlement)
+        if self.reporter is not None and self.reporter.on:
+            self.reporter.refused(d, settlement)
 
     # --- giving back ---
 
     def give_back(self, batch: Sequence[Delivery]) -> None:
         """Return deliveries to the head of their queue, unless they were claimed meanwhile."""
+        before = self.returned
         for d in self._claim(batch):
             self.returned += 1
             self._returning.add(d.record)
             self._settler.emit(Settlement(d.queue, d.tag, d.id, RETURN, record=d.record))
+        if self._board.tally is not None and self.returned > before:
+            self._board.tally.count("given_back", self.returned - before)
 
     def drop(self, batch: Sequence[Delivery]) -> None:
         """Forget what is not this process' any more, unless a slot has started it."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from fastq import _core, signals
 from fastq._core import ProcessBoard, Registry
-from fastq.records import Delivery, Fetched
+from fastq.records import Delivery, Fetched, Paused
+from fastq.stamps import MARK
 from fastq.worker.feeder import Feeder
 from fastq.worker.finished import Finished
 from fastq.worker.gate import Gate
@@ -49,6 +50,8 @@ class Intake:
         self._revoked = revoked
         self._rates = rates
         self._finished = finished
+        #: of the last change of what is paused that is known here
+        self._pauses = 0
 
     def accept(self, fetched: Fetched) -> int:
         """Take in what was leased; return how many."""
@@ -84,19 +87,39 @@ class Intake:
             task = d.entry.task if d.entry is not None else None
             signals.task_received.send(sender=self._sender, request=Context(task, d))
 
-    def hear(self, revocations: int) -> None:
-        """Read which tasks were revoked, where that is news, and end those that are held."""
+    def hear(self, revocations: int, pauses: int = 0) -> None:
+        """Read which tasks were revoked, where that is news, and end those that are held; and likewise what is paused."""
         if revocations != self._revoked.number and self._revoked.hear(revocations):
+            self._gate.stamped = any(id.startswith(MARK) for id in self._gate.revoked)
             self.end_revoked()
+        if pauses != self._pauses:
+            paused = self._revoked.paused()
+            self._pauses = paused.number
+            self._gate.paused = frozenset(paused.tasks)
+            named = "; ".join(f"{kind} {', '.join(names)}" for kind, names in (("queues", paused.queues), ("tasks", paused.tasks)) if names)
+            logger.info("Paused now: %s", named or "nothing")
+            self._put_off(paused)
 
-    def end_revoked(self) -> None:
-        """End what is held of revoked tasks and has not started. The board decides that, so a slot that was given such a delivery
-        skips it."""
-        gate, board = self._gate, self._board
-        found = [d for d in self._holdings.held if d.id in gate.revoked]
-        waiting = self._feeder.take_out(found) if found else ()
-        for d in found:
+    def _put_off(self, paused: Paused) -> None:
+        """Put back what is held of paused queues and task names, and has not started."""
+        held = [d for d in self._holdings.held if d.queue in paused.queues or d.name in paused.tasks]
+        for d in self._unstarted(held):
+            self._settler.emit(self._gate.park(d))
+
+    def _unstarted(self, held: Sequence[Delivery]) -> list[Delivery]:
+        """Take those out that no slot has started. The board decides that, so a slot that was given such a delivery skips it."""
+        waiting = self._feeder.take_out(held) if held else ()
+        board, unstarted = self._board, []
+        for d in held:
             if board.claim(d.record, 0) if d.record >= 0 else d in waiting:
                 self._holdings.taken -= 1
                 board.finish(d.record)
-                self._settler.emit(gate.revoke(d))
+                unstarted.append(d)
+        return unstarted
+
+    def end_revoked(self) -> None:
+        """End what is held of revoked tasks and has not started."""
+        for d in self._unstarted([d for d in self._holdings.held if self._gate.is_revoked(d)]):
+            settlement = self._gate.revoke(d)
+            self._holdings.tell(settlement)
+            self._settler.emit(settlement)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastq._core import ProcessBoard, peek
 from fastq.exceptions import EnvelopeError, ImproperlyConfigured, OperationalError
-from fastq.records import RETURN, Lease, Settlement
+from fastq.records import RETURN, Delivery, Lease, Settlement
 from fastq.security import make_signer
 from fastq.transports.base import Backend, Broker
 from fastq.worker.copies import Copies
@@ -25,6 +25,7 @@ from fastq.worker.hello import Hello
 from fastq.worker.identity import Identity
 from fastq.worker.leases import LookRule
 from fastq.worker.loop import Loop, Timer
+from fastq.worker.queues import Queues
 from fastq.worker.reaper import Reaper, Snapshot
 from fastq.worker.reconnect import Backoff
 from fastq.worker.timeouts import Overrun, Timeouts
@@ -32,12 +33,14 @@ from fastq.worker.timeouts import Overrun, Timeouts
 if TYPE_CHECKING:
     from fastq.transports import TransportOptions
 
-__all__ = ["Keeper", "open_store"]
+__all__ = ["Keeper", "open_store", "transport_options"]
 
 logger = logging.getLogger("fastq.worker")
 #: "consumer:" is what people look for: Celery's name for the part that connects
 consumer_logger = logging.getLogger("fastq.worker.consumer")
 
+#: seconds for which a revocation is remembered that a node was asked for; clients know ``worker_revoke_expires``
+REVOKED_S = 10_800
 #: seconds between attempts to reach the broker at start: grows by the first up to the second
 RETRY_STEP_S, RETRY_LONGEST_S = 2.0, 10.0
 
@@ -45,9 +48,13 @@ RETRY_STEP_S, RETRY_LONGEST_S = 2.0, 10.0
 class Keeper:
     """One node's leases."""
 
-    def __init__(self, loop: Loop, hello: Hello, identity: Identity, broker: Broker, reaper: Reaper) -> None:
+    def __init__(
+        self, loop: Loop, hello: Hello, identity: Identity, broker: Broker, reaper: Reaper, queues: Queues | None = None
+    ) -> None:
+        """``queues``: what the node takes from, if that may change; None: what ``hello`` says."""
         self._loop = loop
         self._hello = hello
+        self._queues = queues or Queues(hello.queues)
         self._identity = identity
         self._broker = broker
         self._reaper = reaper
@@ -62,15 +69,32 @@ class Keeper:
         self._backoff = Backoff(longest_s=self._lease_s / 6, first_s=0.1)
         self._beat: Timer | None = None
         self._trouble = False
+        #: when the leases were last renewed, or the broker first answered, monotonic; 0: not yet
+        self.renewed_s = 0.0
         #: what was said of the server at start
         self._warned: set[str] = set()
         self._watches: dict[str, Watch] = {}
         self._timeouts = Timeouts(hello, broker, backend_opener(hello))
         self._copies: Copies | None = None
-        if hello.broadcasts:
-            self._copies = Copies(hello.broadcasts, broker, hello.broker_url, _transport_options(hello))
+        self._take_copies(hello.broadcasts)
 
     # --- connecting ---
+
+    def count(self, told: Callable[[str, str], object]) -> None:
+        """Have ``told`` called with the name and the outcome of every task that is settled from here: no process counts these."""
+        self.tell(lambda d, outcome, why: told(d.name, outcome))
+
+    def tell(self, told: Callable[[Delivery, str, str], object]) -> None:
+        """Have ``told`` called with every task that is settled from here, its outcome ("failed", "revoked"), and why: the error, or
+        the name of the signal that ended it."""
+        before = self._timeouts.told
+
+        def both(d: Delivery, outcome: str, why: str) -> None:
+            if before is not None:
+                before(d, outcome, why)
+            told(d, outcome, why)
+
+        self._timeouts.told = self._reaper.told = both
 
     def connect(self, done: Callable[[], object], give_up: Callable[[str], object]) -> None:
         """Reach the broker, trying again for as long as the settings allow; then call one of the two."""
@@ -81,7 +105,7 @@ class Keeper:
         try:
             self._check_server()
             # nothing is renewed yet; a lease of 0 lists everybody else's
-            others = self._broker.renew(hello.queues, (), 0)
+            others = self._broker.renew(self._queues.leased, (), 0)
         except OperationalError as exc:
             limit = hello.max_retries
             if not hello.retry or (limit and number > limit):
@@ -102,6 +126,7 @@ class Keeper:
             give_up(str(exc))
             return
         logger.info("Connected to %s", hello.broker_display)
+        self.renewed_s = time.monotonic()
         self._meet(others)
         self._schedule(self._interval_s)
         done()
@@ -110,7 +135,7 @@ class Keeper:
         """Ask a broker that can tell whether it is fit for use; ImproperlyConfigured if it is not. Warns once."""
         check = getattr(self._broker, "check_server", None)
         if check is not None:
-            for warning in check(self._hello.queues):
+            for warning in check(self._queues.leased):
                 if warning not in self._warned:
                     self._warned.add(warning)
                     logger.warning("%s", warning)
@@ -132,7 +157,7 @@ class Keeper:
         reaped = set(gone)
         while gone and not self._trouble:
             try:
-                others = self._broker.renew(self._hello.queues, (), 0)
+                others = self._broker.renew(self._queues.leased, (), 0)
             except OperationalError as exc:
                 self._fail(exc)
                 return
@@ -146,11 +171,54 @@ class Keeper:
         """Enter the leases of new processes; False if the broker does not answer now: the next beat enters them."""
         self._names.update(processes)
         try:
-            self._broker.renew(self._hello.queues, processes, self._hello.lease_ms)
+            self._broker.renew(self._queues.leased, processes, self._hello.lease_ms)
         except OperationalError as exc:
             self._fail(exc)
             return False
         return True
+
+    def cover(self, queues: Sequence[str], *, broadcast: bool = False) -> bool:
+        """Enter leases of all processes on more queues, before anything is fetched from there; False if the broker does not answer.
+
+        ``broadcast``: they are a Broadcast queue's name, then this node's own queue for its copies.
+        """
+        try:
+            self._broker.renew(queues, tuple(self._names), self._hello.lease_ms)
+        except OperationalError as exc:
+            self._fail(exc)
+            return False
+        self._queues.lease(queues)
+        if broadcast:
+            self._take_copies(queues[:1])
+        return True
+
+    def uncover(self, queue: str) -> bool:
+        """End the leases on a queue that no process fetches from any more, once nothing is leased there; False: not yet."""
+        if self._trouble or self._graves:
+            return False
+        names = (*self._names, *self._former)
+        try:
+            if any(self._broker.leased(queue, name) for name in names):
+                return False
+            # the same steps as for a dead process, that no transport needs to know of another end: so on this queue none of these
+            # names is ever entered again, and who takes from it once more takes new names
+            self._broker.condemn([Lease(queue, name, "") for name in names])
+            for name in names:
+                self._broker.release(queue, name, {})
+            if self._copies is not None:
+                self._copies.leave(self._identity.node, (queue,))
+        except OperationalError as exc:
+            self._fail(exc)
+            return False
+        self._queues.release(queue)
+        return True
+
+    def _take_copies(self, broadcasts: Sequence[str]) -> None:
+        """Look after the copies of Broadcast queues."""
+        if self._copies is not None:
+            self._copies.add(broadcasts)
+        elif broadcasts:
+            self._copies = Copies(broadcasts, self._broker, self._hello.broker_url, transport_options(self._hello))
 
     def retire(self, process: str, board: ProcessBoard) -> None:
         """Go on renewing the name of a fenced process, which has dropped what it had not started, until nothing runs under it."""
@@ -177,7 +245,7 @@ class Keeper:
             try:
                 if overruns:
                     self._timeouts.settle(process, overruns)
-                moved = self._reaper.bury(process, self._hello.queues, snapshot, charge=charge)
+                moved = self._reaper.bury(process, self._queues.leased, snapshot, charge=charge)
             except OperationalError as exc:
                 self._fail(exc)
                 return
@@ -195,7 +263,7 @@ class Keeper:
         """Renew all leases, and look at those of others."""
         names = (*self._names, *self._former)
         try:
-            old = self._broker.renew(self._hello.queues, names, self._hello.lease_ms)
+            old = self._broker.renew(self._queues.leased, names, self._hello.lease_ms)
         except OperationalError as exc:
             self._look.failed()
             self._fail(exc)
@@ -203,6 +271,7 @@ class Keeper:
         if self._trouble:
             logger.warning("Connected to %s again", self._hello.broker_display)
             self._trouble = False
+        self.renewed_s = time.monotonic()
         self._backoff.reset()
         self._schedule(self._interval_s)
         strangers = [lease for lease in old if not self._identity.owns(lease.process)]
@@ -226,14 +295,14 @@ class Keeper:
         for process, board in list(self._former.items()):
             try:
                 # the broker is asked first: what is settled in between is then skipped, not returned
-                leased = [(queue, tag) for queue in self._hello.queues for tag, _ in self._broker.leased(queue, process)]
+                leased = [(queue, tag) for queue in self._queues.leased for tag, _ in self._broker.leased(queue, process)]
                 held = {tag for _, tag, *_ in board.held()}
                 dropped = [Settlement(queue, tag, "", RETURN) for queue, tag in leased if tag not in held]
                 if dropped:
                     self._broker.settle(process, dropped, results=False)
                 if len(dropped) < len(leased):
                     continue
-                self._reaper.bury(process, self._hello.queues, Snapshot())
+                self._reaper.bury(process, self._queues.leased, Snapshot())
             except OperationalError as exc:
                 self._fail(exc)
                 return
@@ -256,7 +325,7 @@ class Keeper:
     def watch(self, process: str, board: ProcessBoard, flight: Flight | None = None) -> None:
         """Look at the board of a process that holds deliveries, until it holds none."""
         if process not in self._watches:
-            self._watches[process] = watch = Watch(board, self._hello.queues, self._broker, flight)
+            self._watches[process] = watch = Watch(board, self._queues.known, self._broker, flight)
             watch.glance()
             self._loop.after(LOOK_S, lambda: self._look_at(process, watch))
 
@@ -273,6 +342,29 @@ class Keeper:
         else:
             del self._watches[process]
 
+    def leased(self, names: Sequence[str]) -> list[tuple[str, str, bytes]]:
+        """Return (queue, tag, message) of what is leased under these names; OperationalError if the broker does not answer."""
+        if self._trouble:
+            raise OperationalError(f"the broker {self._hello.broker_display} does not answer")
+        return [
+            (queue, tag, message)
+            for process in names
+            for queue in self._queues.leased
+            for tag, message in self._broker.leased(queue, process)
+        ]
+
+    def revoked(self) -> list[str]:
+        """Return the ids that the broker knows as revoked; OperationalError if it does not answer."""
+        return self._broker.revoked()[1]
+
+    def terminated(self, since: int) -> tuple[int, dict[str, str]]:
+        """See ``Broker.terminated``."""
+        return self._broker.terminated(since)
+
+    def revoke(self, ids: Sequence[str], signal: str) -> None:
+        """Record a revocation that was asked for without one."""
+        self._broker.revoke(ids, REVOKED_S, signal=signal)
+
     def look_up(self, names: Sequence[str]) -> dict[tuple[str, str], str]:
         """Return names and ids of the tasks that processes have leased, by queue and tag; {} if the broker does not answer."""
         if self._trouble:
@@ -281,7 +373,7 @@ class Keeper:
             leased = [
                 (queue, tag, message)
                 for process in names
-                for queue in self._hello.queues
+                for queue in self._queues.leased
                 for tag, message in self._broker.leased(queue, process)
             ]
         except OperationalError:
@@ -324,7 +416,7 @@ def open_store(hello: Hello) -> tuple[Broker, Reaper]:
     from fastq import transports
 
     signer = make_signer(hello.security_key, hello.security_trusted_keys)
-    broker = transports.open_broker(hello.broker_url, _transport_options(hello), signer)
+    broker = transports.open_broker(hello.broker_url, transport_options(hello), signer)
 
     def encode(exc: BaseException) -> tuple[str, bytes, str | None]:
         # lazy: needed when a task has killed its process for the last time, which most workers never see
@@ -356,7 +448,7 @@ def backend_opener(hello: Hello) -> Callable[[], Backend | None]:
         if hello.backend_url.startswith("disabled:"):
             return None
         if not opened:
-            options = _transport_options(hello)
+            options = transport_options(hello)
             own = options if hello.backend_extra is None else replace(options, extra=hello.backend_extra)
             opened.append(transports.open_backend(hello.backend_url, own))
         return opened[0]
@@ -364,17 +456,16 @@ def backend_opener(hello: Hello) -> Callable[[], Backend | None]:
     return open_backend
 
 
-def _transport_options(hello: Hello) -> TransportOptions:
+def transport_options(hello: Hello) -> TransportOptions:
     """Return the application's options with timeouts short enough for renewals."""
     # lazy: as above
     from fastq import transports
 
     interval_s = hello.lease_ms / 3000
     values: dict[str, Any] = dict(hello.transport)
-    return transports.TransportOptions(
-        **{
-            **values,
-            "connect_timeout_s": min(values["connect_timeout_s"], interval_s * 0.4),
-            "socket_timeout_s": min(values["socket_timeout_s"], interval_s * 0.8),
-        }
+    given = transports.TransportOptions(**values)
+    return replace(
+        given,
+        connect_timeout_s=min(given.connect_timeout_s, interval_s * 0.4),
+        socket_timeout_s=min(given.socket_timeout_s, interval_s * 0.8),
     )

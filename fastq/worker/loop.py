@@ -34,7 +34,7 @@ class Poll(Protocol):
 
 
 class Loop:
-    """Call back when a descriptor is readable or a time has come. Callbacks may add and remove anything."""
+    """Call back when a descriptor is ready or a time has come. Callbacks may add and remove anything."""
 
     def __init__(self, poll: Poll | None = None) -> None:
         """``poll``: what waits, where ``select.poll`` is not there."""
@@ -44,9 +44,10 @@ class Loop:
         self._order = itertools.count()
         self._running = False
 
-    def watch(self, fd: int, call: Callable[[], object]) -> None:
+    def watch(self, fd: int, call: Callable[[], object], *, writing: bool = False) -> None:
+        """Call when it is readable, or with ``writing`` when it takes bytes again; this takes the place of an earlier watch."""
         self._readers[fd] = call
-        self._poll.register(fd, select.POLLIN)
+        self._poll.register(fd, select.POLLOUT if writing else select.POLLIN)
 
     def unwatch(self, fd: int) -> None:
         """Forget a descriptor; call it before closing."""

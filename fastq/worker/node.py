@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from fastq._core import ProcessBoard
     from fastq.worker.hello import Hello
     from fastq.worker.loop import Loop
+    from fastq.worker.services import Services
     from fastq.worker.shutdown import Stage
+    from fastq.worker.timeouts import Overrun
+    from fastq.worker.steering import Steering
+    from fastq.worker.tallies import Tallies
 
 __all__ = ["Node", "WorkerProcess"]
 
@@ -36,6 +40,8 @@ class WorkerProcess:
     #: the names it leases under, the present one first; empty: none yet
     names: Sequence[str]
     board: ProcessBoard
+    #: it takes no more tasks, and ends when what it runs has ended
+    spent: bool = False
 
 
 class Node(Protocol):
@@ -43,10 +49,20 @@ class Node(Protocol):
 
     #: as other nodes see it: name@host
     name: str
+    #: of the process that is the worker to others: signals go there
+    pid: int
     #: Unix time at which it started
     started_at: float
     loop: Loop
     hello: Hello
+    #: what changes its size and its queues
+    steering: Steering
+    #: heartbeat, station and what else is offered beside running tasks
+    services: Services
+    #: another process takes the place of one that ends
+    replaces: bool
+    #: what its processes have counted since it began
+    tallies: Tallies
 
     @property
     def stage(self) -> Stage:
@@ -59,12 +75,53 @@ class Node(Protocol):
         ...
 
     @property
+    def known_queues(self) -> Sequence[str]:
+        """Return what it takes or took from, by the numbers that its boards use."""
+        ...
+
+    @property
     def reachable(self) -> bool:
         """Say whether the broker has answered last time."""
         ...
 
+    @property
+    def renewed_s(self) -> float:
+        """Return when its leases were last renewed, or the broker first answered, monotonic; 0: not yet."""
+        ...
+
+    @property
+    def wanted(self) -> int:
+        """Return how many processes it is to have."""
+        ...
+
+    @property
+    def restarts(self) -> Mapping[str, int]:
+        """Return how many processes it has replaced, by reason."""
+        ...
+
     def processes(self) -> list[WorkerProcess]:
         """Return the worker processes that have not ended."""
+        ...
+
+    def leased(self, names: Sequence[str]) -> list[tuple[str, str, bytes]]:
+        """Return (queue, tag, message) of all that is leased under these names, oldest first; OperationalError if the broker
+        does not answer."""
+        ...
+
+    def terminated(self, since: int) -> tuple[int, dict[str, str]]:
+        """See ``Broker.terminated``."""
+        ...
+
+    def revoke(self, ids: Sequence[str], signal: str) -> None:
+        """Record a revocation, ``signal``: "" or what ends what runs; OperationalError if the broker does not answer."""
+        ...
+
+    def kill(self, index: int, runs: Sequence[Overrun]) -> bool:
+        """Kill a worker process for the sake of what it runs, which is settled accordingly; False: this node cannot do that."""
+        ...
+
+    def revoked(self) -> list[str]:
+        """Return the ids that the broker knows as revoked; OperationalError if it does not answer."""
         ...
 
     def order(self, order: Mapping[str, Any], *, standing: str = "", only: int | None = None) -> int:

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from fastq.daemon.filenames import expand
 from fastq.worker.kinship import die_with
 from fastq.worker.link import Link
 from fastq.worker.options import WorkerOptions
@@ -73,6 +74,8 @@ def nursery_main(link: Link, options: WorkerOptions, supervisor: int, *, run: Ru
             if "fork" in message:
                 before_fork(app, options)
                 _fork(link, app, options, supervisor, run, message["fork"])
+            elif "ask" in message:
+                _answer(link, app, options, message)
             elif "told" in message:
                 _tell(app, options, message["told"])
                 if message["told"]["event"] == STOPPED:
@@ -85,6 +88,16 @@ def _tell(app: FastQ, options: WorkerOptions, told: Mapping[str, Any]) -> None:
     from fastq.worker.announce import tell
 
     tell(app, options, told)
+    app._disconnect()
+
+
+def _answer(link: Link, app: FastQ, options: WorkerOptions, question: Mapping[str, Any]) -> None:
+    """Answer a question of the node, then drop the connections that may have been made for it: forks are to come."""
+    # lazy: as above
+    from fastq.worker.answering import reply_to
+    from fastq.worker.procname import expand_node
+
+    link.send(reply_to(question, app, expand_node(options.hostname)))
     app._disconnect()
 
 
@@ -186,11 +199,12 @@ def live(app: FastQ, options: WorkerOptions, request: dict[str, Any], link: Link
     """Run a worker process as ``request`` (of the supervisor) describes it; return its exit code."""
     set_process_name(display_name(request["pool"], request["index"]))
     try:
-        move_in(app, options, request["node"])
+        move_in(app, options, request["node"], request["index"])
         return run(
             app,
             pool=request["pool"],
             slots=request["slots"],
+            room=request["room"],
             queues=tuple(request["queues"]),
             options=options,
             index=request["index"],
@@ -203,13 +217,14 @@ def live(app: FastQ, options: WorkerOptions, request: dict[str, Any], link: Link
         return 1
 
 
-def move_in(app: FastQ, options: WorkerOptions, node: str) -> None:
-    """Make the application at home in a process that is going to run its tasks."""
+def move_in(app: FastQ, options: WorkerOptions, node: str, index: int | None = None) -> None:
+    """Make the application at home in a process that is going to run its tasks. ``index``: None in the main process (solo)."""
     # lazy: the supervisor imports this module too
     from fastq.log import setup_worker_logging
 
     app.hostname = node
-    setup_worker_logging(options.loglevel, app.conf)
+    logfile = options.logfile and expand(options.logfile, node, None if index is None else index + 1)
+    setup_worker_logging(options.loglevel, app.conf, logfile=logfile)
 
 
 def leave(code: int) -> NoReturn:

@@ -19,6 +19,8 @@ class WorkerOptions:
     #: slots per process (prefork: the number of processes)
     concurrency: int | None = None
     processes: int | None = None
+    #: (most, fewest) that the node scales itself between, in the unit of ``concurrency``, which it takes the place of
+    autoscale: tuple[int, int] | None = None
     queues: tuple[str, ...] = ()
     #: queues left out of those
     exclude_queues: tuple[str, ...] = ()
@@ -39,8 +41,12 @@ class WorkerOptions:
     purge: bool = False
     #: further settings by name, which win over the application's; plain values, as JSON has them
     settings: dict[str, Any] = field(default_factory=dict)
+    #: arguments of ``fastq beat`` for a beat of this node's own; None: it has none
+    beat: tuple[str, ...] | None = None
     #: no banner
     quiet: bool = False
+    #: where log lines go, as ``fastq.daemon.filenames`` expands it; None: standard error
+    logfile: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -54,4 +60,8 @@ class WorkerOptions:
             raise ValueError(f"unknown worker options {sorted(unknown)}, expected some of {sorted(known)}")
         for name in ("queues", "exclude_queues", "include"):
             values[name] = tuple(values.get(name) or ())
+        if values.get("beat") is not None:
+            values["beat"] = tuple(values["beat"])
+        if values.get("autoscale"):
+            values["autoscale"] = tuple(values["autoscale"])
         return cls(**values)

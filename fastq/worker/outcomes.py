@@ -24,6 +24,7 @@ from fastq.worker.arguments import Arguments, Unready
 from fastq.worker.effects import effects_of
 from fastq.worker.failures import Failures, failure_record
 from fastq.worker.meta import Meta
+from fastq.worker.relimits import NewLimits
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
@@ -50,13 +51,15 @@ class TimeLimits(Protocol):
 class _Traits:
     """What is special about the runs of one task, found once."""
 
-    __slots__ = ("hard_s", "hooks", "models", "soft_s")
+    __slots__ = ("default_hard_s", "default_soft_s", "hard_s", "hooks", "models", "soft_s")
 
     def __init__(self, task: Any, conf: Any) -> None:
         self.hooks = hooks.Hooks(task)
         self.models = Models(task) if getattr(task, "pydantic", False) else None
-        self.soft_s: float | None = _first(getattr(task, "soft_time_limit", None), conf.get("task_soft_time_limit"))
-        self.hard_s: float | None = _first(getattr(task, "time_limit", None), conf.get("task_time_limit"))
+        self.default_soft_s: float | None = conf.get("task_soft_time_limit")
+        self.default_hard_s: float | None = conf.get("task_time_limit")
+        self.soft_s = _first(getattr(task, "soft_time_limit", None), self.default_soft_s)
+        self.hard_s = _first(getattr(task, "time_limit", None), self.default_hard_s)
 
 
 class _Run:
@@ -90,6 +93,7 @@ class Outcomes:
         stores: bool,
         report_started: Callable[..., None] | None = None,
         limits: TimeLimits | None = None,
+        new_limits: NewLimits | None = None,
         result_max_bytes: int = 0,
     ) -> None:
         """``stores``: whether there is a result backend. ``report_started`` writes STARTED where a task asks for it."""
@@ -102,6 +106,7 @@ class Outcomes:
         self._stores = stores
         self._report_started = report_started
         self._limits = limits
+        self._new_limits = new_limits
         self._result_max_bytes = result_max_bytes
         self._traits: dict[_core.Entry, _Traits] = {}
         self._runs: dict[Delivery, _Run] = {}
@@ -139,6 +144,8 @@ class Outcomes:
             given = traits.models.validate(run.args, kwargs)
         if self._limits is not None:
             soft_s, hard_s = traits.soft_s, traits.hard_s
+            if self._new_limits is not None and (new := self._new_limits.get(entry.name)) is not None:
+                soft_s, hard_s = _first(new[0], traits.default_soft_s), _first(new[1], traits.default_hard_s)
             if following is not None and "limits" in following:
                 soft_s, hard_s = _first(following["limits"][0], soft_s), _first(following["limits"][1], hard_s)
             if soft_s or hard_s:
@@ -278,8 +285,9 @@ class Outcomes:
         else:
             publication = Publication(again.queue, again.message, again.level, again.delay_ms)
             settlement = Settlement(
-                d.queue, d.tag, d.id, DONE, result=record, record=d.record, effects=Effects(publications=[publication])
-            )
+                d.queue, d.tag, d.id, DONE, result=record, reason="retried", record=d.record,
+                effects=Effects(publications=[publication]),
+            )  # fmt: skip
         logger.info("Task %s[%s] retry: %s", d.name, d.id, retry, extra=about(d))
         own = self._hooks_of(d, run)
         if own is not None or signals.task_retry.receivers:
@@ -290,7 +298,7 @@ class Outcomes:
         effects = followups.replacement(self._app, d, replaced.sig, self._clock.now_ms())
         logger.info("Task %s[%s] %s", d.name, d.id, replaced, extra=about(d))
         self._tell_end(d, task, run, replaced, IGNORED)
-        return Settlement(d.queue, d.tag, d.id, DONE, record=d.record, effects=effects)
+        return Settlement(d.queue, d.tag, d.id, DONE, reason="replaced", record=d.record, effects=effects)
 
     def _ignore(self, d: Delivery, task: Any, exc: Ignore, run: _Run | None) -> Settlement:
         """Keep no result. What waits for one all the same, a chord or the rest of a chain, hears that there is none."""
@@ -302,13 +310,15 @@ class Outcomes:
             record = failure_record(self._serializers, told, now_ms, traceback="")
             effects = effects_of(d, record, now_ms, errbacks=False)
         self._tell_end(d, task, run, exc, IGNORED)
-        return Settlement(d.queue, d.tag, d.id, DONE, record=d.record, effects=effects)
+        return Settlement(d.queue, d.tag, d.id, DONE, reason="ignored", record=d.record, effects=effects)
 
     def _reject(self, d: Delivery, task: Any, exc: Reject, run: _Run | None) -> Settlement:
         logger.warning("Task %s[%s] %s", d.name, d.id, repr_safe(exc), extra=about(d))
         if exc.requeue:
             again = followups.requeued(d)
-            settlement = Settlement(d.queue, d.tag, d.id, RETRY, message=again.message, level=again.level, record=d.record)
+            settlement = Settlement(
+                d.queue, d.tag, d.id, RETRY, message=again.message, level=again.level, reason="requeued", record=d.record
+            )
         else:
             settlement = self._failures.rejected(d, exc)
         if signals.task_rejected.receivers:
@@ -320,8 +330,9 @@ class Outcomes:
         again = followups.postponed(d)
         logger.warning("Task %s[%s] waits: the results of its chord cannot be read now (%s)", d.name, d.id, exc, extra=about(d))
         return Settlement(
-            d.queue, d.tag, d.id, RETRY, message=again.message, level=again.level, delay_ms=again.delay_ms, record=d.record
-        )
+            d.queue, d.tag, d.id, RETRY, message=again.message, level=again.level, delay_ms=again.delay_ms, reason="postponed",
+            record=d.record,
+        )  # fmt: skip
 
     # ---
 

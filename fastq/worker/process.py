@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fastq import signals
 from fastq._core import Runner
 from fastq.pools import make_pool
+from fastq.worker.answering import answer_orders
 from fastq.worker.assembly import assemble
 from fastq.worker.board import open_flight, open_region
 from fastq.worker.consumer import Consumer
@@ -41,18 +42,22 @@ def run_process(
     board_fd: int,
     link: Link,
     node: str,
+    room: int = 0,
 ) -> int:
     """Run one worker process in the calling (main) thread; return its exit code.
+
+    ``room``: how many slots it can grow to, and has records for on the board; 0: no more than ``slots``.
 
     0: stopped as it was asked to. 1: stopped cold, or its supervisor vanished.
     """
     the_pool = make_pool(pool, slots)
+    room = room or slots
     parts = assemble(
         app,
         pool=the_pool,
-        limits=Limits.open(the_pool, pool, board_fd=board_fd, index=index, slots=slots, link=link),
-        board=open_region(board_fd, index, slots),
-        flight=open_flight(board_fd, index, slots),
+        limits=Limits.open(the_pool, pool, board_fd=board_fd, index=index, slots=room, link=link),
+        board=open_region(board_fd, index, room),
+        flight=open_flight(board_fd, index, room),
         link=link,
         queues=queues,
         node=node,
@@ -62,6 +67,7 @@ def run_process(
         memory=Memory.of(options.max_memory_per_child or app.conf.worker_max_memory_per_child),
     )
     consumer = parts.consumer
+    consumer.obey["answer"] = answer_orders(link, app, node)
     _watch(parts.runner, parts.outcomes)
     if signals.worker_process_init.receivers:
         signals.worker_process_init.send(sender=None)

@@ -62,8 +62,15 @@ class Rates:
         #: of a bucket's name: whose it is
         self._suffix = f"@{node}" if conf.get("worker_rate_limit_scope", "fleet") == "worker" else ""
         self._registry: Registry | None = None
+        #: limits a second that were set while the worker runs, by task name
+        self._new: dict[str, float] = {}
         #: microseconds between two runs of each limited task
         self._periods: dict[Entry, int] = {}
+
+    def obey(self, order: Mapping[str, Any]) -> None:
+        """Take in an order: another limit for a task, from the next delivery on."""
+        self._new[order["task"]] = per_second(order["rate"])
+        self._registry = None
 
     def limits(self, registry: Registry) -> bool:
         """Say whether any task has a limit; looks anew when the registry is another one."""
@@ -75,7 +82,8 @@ class Rates:
                 if entry is None:
                     continue
                 try:
-                    rate = rate_of(entry.task, self._default)
+                    new = self._new.get(name)
+                    rate = rate_of(entry.task, self._default) if new is None else new
                 except ImproperlyConfigured as exc:  # of a task registered since the worker started, which has refused others
                     logger.error("Task %s runs without a limit: %s", name, exc)
                     continue

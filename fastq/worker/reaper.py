@@ -134,6 +134,8 @@ class Reaper:
         self._run_once = frozenset(run_once)
         self._unstored = frozenset(unstored)
         self._encode = encode
+        #: told of every task that ends here, its outcome, and why
+        self.told: Callable[[Delivery, str, str], object] | None = None
 
     def bury(self, process: str, queues: Sequence[str], snapshot: Snapshot | None, *, charge: bool = True) -> int:
         """Condemn a process of this node and hand back what it had leased; return how many deliveries went back to their queues.
@@ -213,7 +215,12 @@ class Reaper:
         if backend is not None and not shared and results:
             # stored first: a result without its dead letter is repeated, a dead letter without its result would be waited for
             backend.store(results)
-        self._broker.settle(process, settlements, results=shared)
+        skipped = self._broker.settle(process, settlements, results=shared).skipped
+        if self.told is not None:
+            deliveries = {item.tag: item.delivery for item in lost}
+            for settlement in settlements:
+                if settlement.verdict == DEAD and settlement.tag not in skipped:
+                    self.told(deliveries[settlement.tag], "failed", _core.unpackb(settlement.detail or b"\x80").get("error", ""))
 
     def _describe(self, item: Lost, process: str, how: str) -> str:
         if item.delivery.name in self._run_once:

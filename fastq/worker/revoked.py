@@ -1,7 +1,8 @@
-"""Know which tasks were revoked: read from the broker when a fetch tells of a new revocation, at no other time."""
+"""Know which tasks were revoked, and what is paused: read from the broker when a fetch tells of news, at no other time."""
 
 from __future__ import annotations
 
+from fastq.records import Paused
 from fastq.transports.base import REVOKED_MAX, Broker
 
 __all__ = ["Revoked"]
@@ -16,6 +17,10 @@ class Revoked:
         self._ids = ids
         #: of the last revocation that is known here
         self.number = 0
+
+    def paused(self) -> Paused:
+        """Read what is paused. Raises OperationalError."""
+        return self._broker.paused()
 
     def hear(self, number: int) -> bool:
         """Read what was revoked since the last time; say whether anything was. Raises OperationalError: nothing is known anew."""

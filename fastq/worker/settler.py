@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fastq._core import Tally
 from fastq.exceptions import Fenced
 from fastq.records import Fetch, Fetched, Settlement, StoredResult
 from fastq.transports.base import Backend, Broker
@@ -58,6 +59,8 @@ class Settler:
         self._stored = False
         #: settlements of leases that had been taken away
         self.fenced = 0
+        #: where that is counted too
+        self.tally: Tally | None = None
 
     def __len__(self) -> int:
         """Return how many outcomes wait, an unanswered call included."""
@@ -153,6 +156,8 @@ class Settler:
 
     def _count_fenced(self, process: str, n: int) -> None:
         self.fenced += n
+        if self.tally is not None:
+            self.tally.count("fenced", n)
         logger.warning(
             "%d outcome(s) of %s changed nothing: their leases had been taken away and the tasks run elsewhere", n, process
         )

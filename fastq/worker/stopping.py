@@ -89,6 +89,12 @@ class Stopping:
         if stage is not None:
             self._enter(stage, signal.Signals(signum).name, holdups)
 
+    def request(self, how: str) -> None:
+        """Stop "warm" or "cold" as somebody has asked for who sent no signal. It is no news to a node that stops already."""
+        stage = self._shutdown.move(Stage.COLD if how == "cold" else Stage.WARM)
+        if stage is not None:
+            self._enter(stage, "", self._holdups())
+
     def _enter(self, stage: Stage, sig: str, holdups: Sequence[Holdup]) -> None:
         busy = any(holdup.tasks for holdup in holdups)
         if stage is Stage.WARM:

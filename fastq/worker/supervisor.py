@@ -15,8 +15,11 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
+from fastq.daemon.detach import say_up
 from fastq.exceptions import FastQError, ImproperlyConfigured
+from fastq.worker.asking import Asking
 from fastq.worker.banner import banner
+from fastq.worker.beatchild import add_beat
 from fastq.worker.board import Board
 from fastq.worker.children import Children, receive
 from fastq.worker.deaths import deaths, describe, kill
@@ -25,13 +28,16 @@ from fastq.worker.identity import Identity
 from fastq.worker.keeper import Keeper, open_store
 from fastq.worker.kinship import adopt_orphans
 from fastq.worker.link import Link
+from fastq.worker.local import LocalNode
 from fastq.worker.loop import Loop
 from fastq.worker.nursery import STOP_SIGNALS
 from fastq.worker.options import WorkerOptions
 from fastq.worker.procname import expand_node
+from fastq.worker.queues import Queues
 from fastq.worker.shutdown import Shutdown, Stage, term_is_quit
 from fastq.worker.starters import NurseryHouse, spawn_green
 from fastq.worker.stopping import COLD_GRACE_S, Holdup, Stopping
+from fastq.worker.tallies import Tallies
 
 __all__ = ["Supervisor", "run"]
 
@@ -63,6 +69,9 @@ class Supervisor:
         self._hello: Hello | None = None
         self._children: Children | None = None
         self._keeper: Keeper | None = None
+        self._asking = Asking(self._loop, self._ask)
+        #: what its services see of it; from the moment on that processes are started
+        self._node: LocalNode | None = None
         self._exit_code: int | None = None
         #: what processes held could not be handed back
         self._unfinished = False
@@ -136,6 +145,8 @@ class Supervisor:
                 self._fail(message["error"])
             elif "forked" in message and self._children is not None:
                 self._children.forked(message["forked"], message["pid"])
+            elif "answer" in message:
+                self._asking.hear(message)
         if nursery.link.closed:
             self._loop.unwatch(nursery.link.fileno())
 
@@ -173,6 +184,7 @@ class Supervisor:
         except ImproperlyConfigured as exc:
             self._fail(str(exc))
             return
+        queues = Queues(hello.queues)
         self._children = Children(
             self._loop,
             hello,
@@ -183,11 +195,13 @@ class Supervisor:
             fail=self._fail,
             ready=lambda: self._tell_nursery(event="ready"),
             gone=self._loop.stop,
+            queues=queues,
         )
-        self._run_node(hello, self._children)
+        self._children.answered = self._asking.hear
+        self._run_node(hello, self._children, queues)
 
-    def _run_node(self, hello: Hello, children: Children) -> None:
-        set_up_logging(self._options.loglevel, hello)
+    def _run_node(self, hello: Hello, children: Children, queues: Queues) -> None:
+        set_up_logging(self._options, hello)
         if not self._options.quiet:
             print(banner(hello, self._identity.node), flush=True)
         # ahead of the connection: processes come to life while the broker is being reached
@@ -197,7 +211,29 @@ class Supervisor:
         except FastQError as exc:
             self._fail(str(exc))
             return
-        keeper = self._keeper = Keeper(self._loop, hello, self._identity, broker, reaper)
+        keeper = self._keeper = Keeper(self._loop, hello, self._identity, broker, reaper, queues)
+        self._node = LocalNode(
+            self._identity.node,
+            loop=self._loop,
+            hello=hello,
+            shutdown=self._shutdown,
+            keeper=keeper,
+            queues=queues,
+            processes=children.processes,
+            order=children.order,
+            crew=children,
+            asking=self._asking,
+            stop=self._stopping.request,
+            kill=children.end,
+            tallies=Tallies(self._board.tallies),
+            restarts=lambda: children.restarts,
+        )
+        try:
+            self._node.services.open()
+        except ImproperlyConfigured as exc:
+            self._fail(str(exc))
+            return
+        say_up()
         keeper.connect(lambda: self._connected(hello, children, keeper), self._fail)
 
     def _connected(self, hello: Hello, children: Children, keeper: Keeper) -> None:
@@ -210,6 +246,10 @@ class Supervisor:
             except FastQError as exc:
                 self._fail(str(exc))
                 return
+        if self._node is not None:
+            add_beat(self._node, self._options)
+            # first: whoever listens hears of the first task too
+            self._node.services.start()
         children.connected(keeper)
 
     def _fail(self, text: str) -> None:
@@ -217,6 +257,14 @@ class Supervisor:
         print(f"Error: {text}", file=sys.stderr, flush=True)
         self._exit_code = 1
         self._loop.stop()
+
+    def _ask(self, question: dict[str, Any]) -> bool:
+        """Send a question to a process that has the application; False: there is none just now."""
+        if self._nursery is not None:
+            return bool(self._nursery.pid) and self._nursery.link.send(question)
+        children = self._children
+        ready = [process for process in children.processes() if process.ready] if children is not None else []
+        return bool(children is not None and ready and children.order({"do": "answer", **question}, only=ready[0].index))
 
     # --- where processes come from ---
 
@@ -237,6 +285,7 @@ class Supervisor:
         assert nursery is not None
         self._hear_nursery()  # it may have said why
         nursery.pid = 0
+        self._asking.lose("the application's process has died")
         if self._exit_code is not None or self._shutdown.stage is not Stage.RUNNING or self._handover:
             return
         if self._children is None:
@@ -315,6 +364,8 @@ class Supervisor:
 
     def _act(self, stage: Stage, sig: str) -> None:
         """Carry out a stage of stopping."""
+        if self._node is not None:
+            self._node.services.changed()
         if not self._children:  # before the hello, or all have ended and their successors are held back
             self._loop.stop()
         elif stage is Stage.KILL:
@@ -336,6 +387,8 @@ class Supervisor:
     def _leave(self) -> None:
         """Undo everything that would outlive the loop."""
         self._stopping.end()
+        if self._node is not None:
+            self._node.services.stop()
         if self._children is not None:
             self._children.close()
             if self._children.returned:

@@ -1,4 +1,4 @@
-"""Settle tasks whose process was killed because they were over their hard time limit.
+"""Settle tasks for which their process was killed: over their hard time limit, or revoked.
 
 Done by the supervisor, which knows no application: hooks and retries of the task do not run. After the death is confirmed, so that
 the process cannot settle the task itself any more, and before what it held is released, so that the task does not run again.
@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fastq import _core
-from fastq.exceptions import TimeLimitExceeded
-from fastq.records import DEAD, Delivery, Registry, Settlement
+from fastq.exceptions import TaskRevokedError, TimeLimitExceeded
+from fastq.records import DEAD, DONE, Delivery, Registry, Settlement
 from fastq.transports.base import Backend, Broker
 from fastq.worker.effects import effects_of
 from fastq.worker.hello import Hello
@@ -27,22 +27,26 @@ TIME_LIMIT = "time-limit"
 
 
 class Overrun(NamedTuple):
-    """A run that was over its hard limit when its process was killed."""
+    """A run for which its process was killed."""
 
     queue: str
     tag: str
     hard_s: float
     #: of the task id, see ``deadlines``
     check: int
+    #: "": it was over its hard limit; else the signal with which it was revoked
+    signal: str = ""
 
 
 class Timeouts:
-    """Settle overruns as FAILURE with TimeLimitExceeded, and what follows from that."""
+    """Settle overruns as FAILURE with TimeLimitExceeded, or as REVOKED, and what follows from that."""
 
     def __init__(self, hello: Hello, broker: Broker, backend: Callable[[], Backend | None]) -> None:
         self._hello = hello
         self._broker = broker
         self._backend = backend
+        #: told of every task that is settled here, its outcome, and why: its own process tells of it no more
+        self.told: Callable[[Delivery, str, str], object] | None = None
 
     def settle(self, process: str, overruns: Sequence[Overrun]) -> None:
         """Settle what this dead process still has leased of them. Raises OperationalError; call again then."""
@@ -51,6 +55,7 @@ class Timeouts:
 
         now_ms = self._broker.now_ms()
         settlements = []
+        ended: list[tuple[Delivery, int, str]] = []
         for queue in {overrun.queue for overrun in overruns}:
             leased = dict(self._broker.leased(queue, process))
             for overrun in overruns:
@@ -59,22 +64,23 @@ class Timeouts:
                     continue
                 (d,) = _core.deliveries(queue, [overrun.tag], [message], Registry([]))
                 if check(d.id) == overrun.check:
-                    settlements.append(self._settlement(d, overrun.hard_s, now_ms, process))
+                    settlements.append(
+                        self._terminated(d, overrun.signal, now_ms)
+                        if overrun.signal
+                        else self._settlement(d, overrun.hard_s, now_ms, process)
+                    )
+                    ended.append((d, settlements[-1].verdict, overrun.signal or f"TimeLimitExceeded({overrun.hard_s:g})"))
         if settlements:
             Settler(self._broker, self._backend()).turn(process, settlements, None)
+            if self.told is not None:
+                for d, verdict, why in ended:
+                    self.told(d, "failed" if verdict == DEAD else "revoked", why)
 
     def _settlement(self, d: Delivery, hard_s: float, now_ms: int, process: str) -> Settlement:
-        # lazy: as above
-        from fastq.remote import encode_exception
-        from fastq.serialization import Serializers
-
         logger.warning(
             "Hard time limit (%gs) exceeded for %s[%s]", hard_s, d.name, d.id, extra={"task_id": d.id, "task_name": d.name}
         )
-        name = self._hello.result_serializer
-        exc = TimeLimitExceeded(hard_s)
-        content_type, body, _ = encode_exception(exc, Serializers(task=name, result=name, accept=(name,)))
-        record = _core.encode_result("FAILURE", content_type, body, None, now_ms, None)
+        record = self._record(TimeLimitExceeded(hard_s), "FAILURE", now_ms)
         error = f"TimeLimitExceeded: it had run for {hard_s:g} s and more, so its process was killed"
         detail = {"id": d.id, "name": d.name, "error": error, "deliveries": d.deliveries, "process": process}
         return Settlement(
@@ -88,6 +94,26 @@ class Timeouts:
             detail=_core.packb(detail),
             effects=effects_of(d, record, now_ms),
         )
+
+    def _terminated(self, d: Delivery, signal: str, now_ms: int) -> Settlement:
+        """Settle a revoked task as its own process does, if it can: no dead letter."""
+        logger.warning(
+            "Task %s[%s] was terminated (%s): its process was killed", d.name, d.id, signal,
+            extra={"task_id": d.id, "task_name": d.name},
+        )  # fmt: skip
+        record = self._record(TaskRevokedError("terminated"), "REVOKED", now_ms)
+        effects = effects_of(d, record, now_ms, errbacks=False)
+        result = record if self._stores(d) else None
+        return Settlement(d.queue, d.tag, d.id, DONE, result=result, inbox=d.inbox, effects=effects)
+
+    def _record(self, exc: BaseException, state: str, now_ms: int) -> bytes:
+        # lazy: as above
+        from fastq.remote import encode_exception
+        from fastq.serialization import Serializers
+
+        name = self._hello.result_serializer
+        content_type, body, _ = encode_exception(exc, Serializers(task=name, result=name, accept=(name,)))
+        return _core.encode_result(state, content_type, body, None, now_ms, None)
 
     def _stores(self, d: Delivery) -> bool:
         if self._hello.backend_url.startswith("disabled:"):

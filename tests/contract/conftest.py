@@ -14,7 +14,21 @@ import pytest
 
 from fastq import _core
 from fastq.records import DONE, Fetch, Fetched, Publication, Settled, Settlement
-from fastq.transports import Backend, Broker, Inbox, Inspector, TransportOptions, Wake, open_backend, open_broker, open_inspector
+from fastq.transports import (
+    Backend,
+    Broker,
+    Channel,
+    Inbox,
+    Inspector,
+    Timetable,
+    TransportOptions,
+    Wake,
+    open_backend,
+    open_broker,
+    open_channel,
+    open_inspector,
+    open_timetable,
+)
 
 __all__ = ["DEADLINE_S", "Held", "Transport", "Worker", "envelope", "publication", "record", "until"]
 
@@ -145,6 +159,14 @@ class Transport:
 
     def inspector(self, **options: Any) -> Inspector:
         self.opened.append(open_inspector(self.url, TransportOptions(**options)))
+        return self.opened[-1]
+
+    def channel(self, **options: Any) -> Channel:
+        self.opened.append(open_channel(self.url, TransportOptions(**options)))
+        return self.opened[-1]
+
+    def timetable(self, scope: str = "app", **options: Any) -> Timetable:
+        self.opened.append(open_timetable(self.url, TransportOptions(**options), scope))
         return self.opened[-1]
 
     def worker(self, *queues: str, broker: Broker | None = None, lease: bool = True, **options: Any) -> Worker:

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fastq import _core
-from fastq._core import Delivery, Entry, ProcessBoard, Registry, Runner, Settlement
+from fastq._core import Delivery, Entry, ProcessBoard, Registry, Runner, Settlement, Tally
 
 MSGPACK = "application/x-msgpack"
 
@@ -42,8 +42,12 @@ def deliver(registry: Registry, *messages: bytes, queue: str = "default") -> lis
     return _core.deliveries(queue, [f"0:1:{i}" for i in range(len(messages))], list(messages), registry)
 
 
-def new_board(slots: int = 2, capacity: int = 16) -> ProcessBoard:
-    return ProcessBoard(memoryview(bytearray(ProcessBoard.size(slots, capacity))), slots, capacity)
+def new_board(slots: int = 2, capacity: int = 16, tally: Tally | None = None) -> ProcessBoard:
+    return ProcessBoard(memoryview(bytearray(ProcessBoard.size(slots, capacity))), slots, capacity, tally)
+
+
+def new_tally(tasks: int = 8, queues: int = 4) -> Tally:
+    return Tally(memoryview(bytearray(Tally.size(tasks, queues))), tasks, queues)
 
 
 class Noted:

@@ -13,10 +13,10 @@ import msgpack
 import pytest
 
 from fastq import _core
-from fastq._core import BatchWindow, Entry, ProcessBoard, Registry
+from fastq._core import BatchWindow, Entry, ProcessBoard, Registry, Tally
 from fastq.exceptions import FastQError
 
-from .runs import Noted, deliver, envelope, new_board
+from .runs import Noted, deliver, envelope, new_board, new_tally
 
 REGISTRY = Registry([Entry("tasks.add", print)])
 MESSAGE = envelope(args=(1, "two"), kwargs={"k": [1.5]}, inbox="inbox", options={"headers": {"a": [1]}})
@@ -43,19 +43,38 @@ def run_all() -> Callable[[], None]:
             return (1, 2)
         raise ValueError("x")
 
-    noted = Noted(fn, board=new_board(), window=BatchWindow())
+    board = new_board(tally=new_tally())
+    noted = Noted(fn, board=board, window=BatchWindow())
     messages = [envelope(args=(kind,)) for kind in (0, 1, 2)]
     messages += [envelope("tasks.other"), b"rubbish", envelope(body=b"\x92\x91"), envelope(content_type="x/y")]
     messages += [envelope(body=msgpack.packb([[msgpack.ExtType(1, b"")], {}])), envelope(args=(0,), kwargs={"wrong": 1})]
 
     def run() -> None:
-        noted.runner.run_many(0, deliver(noted.registry, *messages))
+        batch = deliver(noted.registry, *messages)
+        board.hold(batch, 0, 1_700_000_000_500)
+        noted.runner.run_many(0, batch)
+        board.free([d.record for d in batch])
         for d in deliver(noted.registry, *messages):
             call = noted.runner.begin(0, d)
             if call is not None:
                 noted.runner.finish(0, call, VALUE, None)
         noted.out.clear()
         noted.errors.clear()
+
+    return run
+
+
+def tally() -> Callable[[], None]:
+    made = new_tally()
+
+    def run() -> None:
+        made.add("tasks.add", "failed")
+        made.add("\ud800", "failed")
+        made.count("fenced")
+        made.task_totals()
+        made.queue_totals()
+        refused(made.add, "tasks.add", "lost")()
+        new_tally()
 
     return run
 
@@ -114,6 +133,8 @@ CASES: dict[str, Callable[[], Callable[[], Any]]] = {
     "board": lambda: lambda: new_board(),
     "board refused": lambda: refused(ProcessBoard, memoryview(bytearray(10)), 1, 1),
     "hold": hold,
+    "tally": tally,
+    "tally refused": lambda: refused(Tally, memoryview(bytearray(10)), 1, 1),
     "run": run_all,
     "broken on_error": broken_on_error,
 }

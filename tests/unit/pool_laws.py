@@ -601,10 +601,6 @@ def law_a_coroutine_may_use_sockets_names_threads_and_subprocesses() -> None:
 
 def law_a_cancelled_task_ends_and_its_slot_goes_on() -> None:
     lab = Lab(2)
-    if ONE_SLOT:
-        lab.run(lambda: None)
-        assert lab.pool.cancel("t", hard=True) is False
-        return
     begun = threading.Event()
     wanted: dict[str, tuple[type[BaseException], ...]] = {
         "soft": (asyncio.CancelledError,) if ASYNC else (TaskCancelled,),
@@ -664,8 +660,6 @@ def law_a_cancelled_task_ends_and_its_slot_goes_on() -> None:
 
 
 def law_cancelling_while_tasks_end_never_costs_a_slot_or_strikes_another_task() -> None:
-    if ONE_SLOT:
-        return  # cannot cancel
     lab = Lab(4)
     rng = random.Random(1)
     total = 600

@@ -62,7 +62,7 @@ def test_the_signals_page_names_every_signal_and_is_right_about_those_that_are_n
 
 
 #: names that look like settings and are none: attributes, functions, modules
-NO_SETTINGS = {"task_id", "task_ids", "task_name", "result_from_tuple", "result_set", "result_tree"}
+NO_SETTINGS = {"enable_events", "task_id", "task_ids", "task_name", "result_from_tuple", "result_set", "result_tree"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

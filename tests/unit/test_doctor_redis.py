@@ -92,7 +92,9 @@ def test_every_name_that_is_built_for_a_key_is_known() -> None:
             names |= dict.fromkeys(value if isinstance(value, tuple) else (value,), field.name)
     methods = [name for name in vars(QueueKeys) if not name.startswith("_") and callable(getattr(queue, name))]
     names |= {getattr(queue, method)("owner:1"): method for method in methods}
-    names |= {keys.revoked: "revoked", keys.rate("b"): "rate", keys.single("x"): "single", keys.slot("0190a1b2-c3d4"): "slot"}
+    names |= {keys.rate("b"): "rate", keys.single("x"): "single", keys.slot("0190a1b2-c3d4"): "slot"}
+    names |= {keys.timetable("s", part): part for part in ("entries", "states", "edits", "leader")}
+    names |= {value: name for name, value in vars(keys).items() if isinstance(value, str) and not name.endswith("prefix")}
     unknown = {name: method for name, method in names.items() if place(keys, name) is None}
     assert not unknown, "new keys need a kind in fastq/transports/redis/keyspace.py"
     assert {place(keys, name).kind for name in names} == set(KINDS)  # type: ignore[union-attr]

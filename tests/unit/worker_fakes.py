@@ -52,6 +52,9 @@ class FakeBroker:
     def now_ms(self) -> int:
         return 1_000
 
+    def terminated(self, since: int = 0) -> tuple[int, dict[str, str]]:
+        return 0, {}
+
     def renew(self, queues: Sequence[str], processes: Sequence[str], lease_ms: int) -> list[Lease]:
         self._call("renew")
         for queue in queues:

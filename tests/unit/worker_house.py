@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fastq import transports
 from fastq.exceptions import ImproperlyConfigured
 from fastq.records import Lease
-from fastq.worker import nursery, solo, starters, supervisor
+from fastq.worker import nursery, services, solo, starters, supervisor
 from fastq.worker.board import open_region
 from fastq.worker.hello import Hello
 from fastq.worker.link import Link
@@ -101,7 +102,8 @@ def furnish() -> None:
     nursery.settle_in = settle_in  # type: ignore[assignment]
     solo.settle_in = settle_in  # type: ignore[assignment]
     nursery.prepare = lambda url: None
-    nursery.move_in = solo.move_in = lambda app, options, node: None  # type: ignore[assignment]
+    nursery.move_in = solo.move_in = lambda app, options, node, index=None: None  # type: ignore[assignment]
+    services.open_channel = lambda url, options: transports.open_channel("memory://house", options)
 
     def open_store(hello: Hello) -> tuple[LoudBroker, Reaper]:
         broker = LoudBroker()

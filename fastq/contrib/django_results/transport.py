@@ -8,7 +8,7 @@ from fastq.contrib.django_results.backend import DjangoBackend
 from fastq.exceptions import ImproperlyConfigured
 from fastq.transports.base import TransportOptions
 
-__all__ = ["open_backend", "open_broker", "open_inspector"]
+__all__ = ["open_backend", "open_broker", "open_channel", "open_inspector"]
 
 
 def open_backend(url: str, options: TransportOptions) -> DjangoBackend:
@@ -24,6 +24,10 @@ def open_broker(url: str, options: TransportOptions) -> NoReturn:
 
 
 def open_inspector(url: str, options: TransportOptions) -> NoReturn:
+    raise ImproperlyConfigured(_ONLY_RESULTS.format(url))
+
+
+def open_channel(url: str, options: TransportOptions) -> NoReturn:
     raise ImproperlyConfigured(_ONLY_RESULTS.format(url))
 
 

@@ -15,10 +15,12 @@ from fastq.exceptions import ImproperlyConfigured
 from fastq.transports.base import TransportOptions
 from fastq.transports.memory.backend import MemoryBackend
 from fastq.transports.memory.broker import MemoryBroker
+from fastq.transports.memory.control import MemoryChannel
 from fastq.transports.memory.inspector import MemoryInspector
 from fastq.transports.memory.stores import MemoryStore, reset, store
+from fastq.transports.memory.timetable import MemoryTimetable
 
-__all__ = ["MemoryStore", "open_backend", "open_broker", "open_inspector", "reset", "store"]
+__all__ = ["MemoryStore", "open_backend", "open_broker", "open_channel", "open_inspector", "open_timetable", "reset", "store"]
 
 
 def _store_of(url: str) -> MemoryStore:
@@ -38,3 +40,11 @@ def open_backend(url: str, options: TransportOptions) -> MemoryBackend:
 
 def open_inspector(url: str, options: TransportOptions) -> MemoryInspector:
     return MemoryInspector(url, _store_of(url), options)
+
+
+def open_channel(url: str, options: TransportOptions) -> MemoryChannel:
+    return MemoryChannel(url, _store_of(url))
+
+
+def open_timetable(url: str, options: TransportOptions, scope: str) -> MemoryTimetable:
+    return MemoryTimetable(url, _store_of(url), scope)

@@ -20,12 +20,13 @@ from fastq.records import (
     Lease,
     Leased,
     Opening,
+    Paused,
     Publication,
     Settled,
     Settlement,
 )
 from fastq.transports.base import TransportOptions
-from fastq.transports.memory import revocations
+from fastq.transports.memory import pausing, revocations
 from fastq.transports.memory.baton import pass_baton
 from fastq.transports.memory.channels import MemoryWake
 from fastq.transports.memory.effects import carry_out, keep
@@ -83,7 +84,7 @@ class MemoryBroker:
         last = memory.numbers.get(process, 0)
         if fetch.number <= last:
             again = tuple(self._again(fetch, queues)) if fetch.number == last else ()
-            return Fetched(again, now_ms, revocations=revocations.last(memory)), [], False
+            return Fetched(again, now_ms, revocations=revocations.last(memory), pauses=memory.paused.number), [], False
         memory.numbers[process] = fetch.number
         for queue in memory.queues.values():
             queue.idle.pop(process, None)
@@ -92,7 +93,7 @@ class MemoryBroker:
         left, left_bytes, passed_over = fetch.n, FETCH_BYTES, 0
         for queue in queues[turn:] + queues[:turn]:
             memory.promote(queue, now_ms)
-            if left <= 0:
+            if left <= 0 or queue.name in memory.paused.queues:
                 continue
             chosen, last_chance, over = self._take(fetch, queue, left, left_bytes, first=not taken)
             passed_over += over
@@ -109,11 +110,13 @@ class MemoryBroker:
         next_due_ms = 0
         if not taken and fetch.idle and fetch.n > 0:
             for queue in queues:
+                if queue.name in memory.paused.queues:
+                    continue  # nobody waits there: so whatever comes wakes nobody
                 due_ms = queue.due_ms()
                 due_ms = 0 if queue.covered(due_ms) else due_ms
                 queue.idle[process] = Idle(due_ms, no_last_chance=fetch.no_last_chance)
                 next_due_ms = min(filter(None, (next_due_ms, due_ms)), default=0)
-        fetched = Fetched(tuple(taken), now_ms, next_due_ms, revocations.last(memory))
+        fetched = Fetched(tuple(taken), now_ms, next_due_ms, revocations.last(memory), memory.paused.number)
         return fetched, queues, passed_over > 0 and not taken
 
     def _take(
@@ -158,6 +161,7 @@ class MemoryBroker:
             told: list[tuple[str, str, bytes]] = []
             caused: list[Effects] = []
             back: dict[str, list[Held]] = {}
+            parked: dict[str, list[Held]] = {}
             touched: dict[str, Queue] = {}
             for settlement in settlements:
                 queue = memory.queue(settlement.queue)
@@ -167,7 +171,8 @@ class MemoryBroker:
                     continue
                 touched[queue.name] = queue
                 if settlement.verdict == RETURN:
-                    back.setdefault(queue.name, []).append(held)
+                    where = parked if settlement.reason in memory.paused.tasks else back
+                    where.setdefault(queue.name, []).append(held)
                 else:
                     self._apply(queue, held, settlement, now_ms)
                 if results and settlement.result is not None:
@@ -179,6 +184,8 @@ class MemoryBroker:
             for name, returned in back.items():
                 for held in reversed(returned):
                     memory.queue(name).ready[held.level].appendleft(held.message)
+            for name, aside in parked.items():
+                pausing.park(memory, memory.queue(name), aside)
             if caused:
                 touched.update((queue.name, queue) for queue in carry_out(memory, caused, now_ms))
                 if results:
@@ -223,13 +230,29 @@ class MemoryBroker:
         # Rounded up: a turn is never early.
         return [-(min(-ahead_us - i * period_us, 0) // 1000) for i in range(n)]
 
-    def revoke(self, ids: Sequence[str], expires_s: int) -> int:
+    def revoke(self, ids: Sequence[str], expires_s: int, *, signal: str = "") -> int:
         with self.store.lock:
-            return revocations.add(self.store, ids, expires_s)
+            return revocations.add(self.store, ids, expires_s, signal)
 
     def revoked(self, since: int = 0) -> tuple[int, list[str]]:
         with self.store.lock:
             return revocations.since(self.store, since)
+
+    def terminated(self, since: int = 0) -> tuple[int, dict[str, str]]:
+        with self.store.lock:
+            return revocations.terminated(self.store, since)
+
+    def pause(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
+        with self.store.lock:
+            return pausing.change(self.store, True, queues, tasks)
+
+    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
+        with self.store.lock:
+            return pausing.change(self.store, False, queues, tasks)
+
+    def paused(self) -> Paused:
+        with self.store.lock:
+            return self.store.paused
 
     def wake(self, process: str) -> MemoryWake:
         return MemoryWake(self.store, process)

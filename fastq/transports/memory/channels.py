@@ -1,4 +1,4 @@
-"""The wake channel of a process and the inbox of a producer, each on a pipe."""
+"""The wake channel of a process, the inbox of a producer and the ear of a node, each on a pipe."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from fastq.exceptions import OperationalError
 from fastq.transports.memory.signal import Letterbox, Signal
 from fastq.transports.memory.stores import MemoryStore
 
-__all__ = ["MemoryInbox", "MemoryWake"]
+__all__ = ["MemoryEar", "MemoryInbox", "MemoryWake"]
 
+T = TypeVar("T")
 S = TypeVar("S", bound=Signal)
 
 
@@ -65,24 +66,41 @@ class MemoryWake(_Channel[Signal]):
         self._opened()
 
 
-class MemoryInbox(_Channel[Letterbox]):
-    """``Inbox`` on a pipe."""
+class _Box(_Channel[Letterbox[T]]):
+    """A subscription whose signal comes with what was sent."""
 
-    def __init__(self, memory: MemoryStore, name: str) -> None:
-        self._results: deque[tuple[str, bytes | None]] = deque()
-        super().__init__(memory, memory.inboxes, name, "The inbox", lambda: Letterbox(self._results))
+    def __init__(self, memory: MemoryStore, subscribers: dict[str, list[Letterbox[T]]], name: str, title: str) -> None:
+        self._letters: deque[T] = deque()
+        super().__init__(memory, subscribers, name, title, lambda: Letterbox(self._letters))
 
-    def read(self, timeout_s: float | None) -> list[tuple[str, bytes | None]]:
+    def read(self, timeout_s: float | None) -> list[T]:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         signal = self._opened()
         while True:
             signal.clear()
-            results: list[tuple[str, bytes | None]] = []
-            while self._results:
-                results.append(self._results.popleft())
-            if results:
-                return results
+            letters: list[T] = []
+            while self._letters:
+                letters.append(self._letters.popleft())
+            if letters:
+                return letters
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
                 return []
             signal.wait(left_s)
+
+
+class MemoryInbox(_Box[tuple[str, bytes | None]]):
+    """``Inbox`` on a pipe."""
+
+    def __init__(self, memory: MemoryStore, name: str) -> None:
+        super().__init__(memory, memory.inboxes, name, "The inbox")
+
+
+class MemoryEar(_Box[bytes]):
+    """``Ear`` on a pipe."""
+
+    def __init__(self, memory: MemoryStore, topic: str) -> None:
+        super().__init__(memory, memory.talk.ears, topic, "The ear")
+
+    def check(self) -> None:
+        self._opened()

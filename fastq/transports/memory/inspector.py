@@ -10,7 +10,7 @@ from fastq.ending import FAILURE, kept_join
 from fastq.exceptions import FastQError
 from fastq.records import DeadLetter, Revival, Swept
 from fastq.transports.base import TransportOptions
-from fastq.transports.memory import revocations
+from fastq.transports.memory import pausing, revocations
 from fastq.transports.memory.baton import pass_baton
 from fastq.transports.memory.effects import carry_out
 from fastq.transports.memory.marks import unmarked
@@ -49,6 +49,11 @@ class MemoryInspector:
         with self._store.lock:
             return [message for level in reversed(self._store.queue(queue).ready) for message in level][:n]
 
+    def delayed(self, queue: str, n: int, offset: int = 0) -> list[tuple[int, int, bytes]]:
+        with self._store.lock:
+            entries = sorted(self._store.queue(queue).delayed)[offset : offset + n]
+        return [(due_ms, level, message) for due_ms, _, level, message in entries]
+
     def purge(self, queue: str) -> int:
         with self._store.lock:
             here = self._store.queue(queue)
@@ -83,6 +88,14 @@ class MemoryInspector:
         expires_s = self._options.result_expires_s
         with self._store.lock:
             return revocations.sweep(self._store, queue, frozenset(ids), result_expires_s=expires_s, results=results)
+
+    def unpark(self, queue: str, tasks: Iterable[str]) -> int:
+        with self._store.lock:
+            return pausing.unpark(self._store, queue, frozenset(tasks))
+
+    def parked(self, queue: str) -> dict[str, int]:
+        with self._store.lock:
+            return pausing.count(self._store, queue)
 
     def dead(self, queue: str, *, limit: int = 100, offset: int = 0, before: DeadLetter | None = None) -> list[DeadLetter]:
         with self._store.lock:

@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from fastq.records import DeadLetter
+from fastq.transports.base import PARKED_MS
 
 __all__ = ["LEVELS", "Held", "Idle", "LeaseState", "Queue"]
 
@@ -66,7 +67,8 @@ class Queue:
         return sum(map(len, self.ready))
 
     def due_ms(self) -> int:
-        return self.delayed[0][0] if self.delayed else 0
+        """Return when the next delayed message is due, 0 if there is none; what is parked never is."""
+        return self.delayed[0][0] if self.delayed and self.delayed[0][0] < PARKED_MS else 0
 
     def covered(self, due_ms: int) -> bool:
         """Say whether a waiting process wakes by itself in time."""

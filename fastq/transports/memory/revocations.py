@@ -13,7 +13,7 @@ from fastq.transports.memory.baton import pass_baton
 from fastq.transports.memory.effects import carry_out
 from fastq.transports.memory.stores import MemoryStore
 
-__all__ = ["add", "last", "since", "sweep"]
+__all__ = ["add", "last", "since", "sweep", "terminated"]
 
 
 def last(memory: MemoryStore) -> int:
@@ -21,7 +21,7 @@ def last(memory: MemoryStore) -> int:
     return next(reversed(memory.revoked.values()))[0] if memory.revoked else 0
 
 
-def add(memory: MemoryStore, ids: Sequence[str], expires_s: int) -> int:
+def add(memory: MemoryStore, ids: Sequence[str], expires_s: int, signal: str = "") -> int:
     """Remember ids; return the number of this revocation: the clock in ms, or one more than the last."""
     if not ids:
         return 0
@@ -33,7 +33,18 @@ def add(memory: MemoryStore, ids: Sequence[str], expires_s: int) -> int:
         memory.revoked[id] = (number, now_ms + max(expires_s, 1) * 1000)
     for oldest in list(memory.revoked)[: max(0, len(memory.revoked) - REVOKED_MAX)]:
         del memory.revoked[oldest]
+    if signal:
+        for id in ids:
+            memory.terminated.pop(id, None)
+            memory.terminated[id] = (number, signal)
     return number
+
+
+def terminated(memory: MemoryStore, number: int) -> tuple[int, dict[str, str]]:
+    """Return the last number of a revocation with a signal, and the signals by id of those after a number."""
+    memory.forget_revoked(memory.now_ms())
+    newest = next(reversed(memory.terminated.values()))[0] if memory.terminated else 0
+    return newest, {id: signal for id, (own, signal) in memory.terminated.items() if own > number}
 
 
 def since(memory: MemoryStore, number: int) -> tuple[int, list[str]]:

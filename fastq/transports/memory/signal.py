@@ -7,8 +7,11 @@ import select
 import threading
 from collections import deque
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 __all__ = ["Letterbox", "Signal"]
+
+T = TypeVar("T")
 
 
 class Signal:
@@ -49,13 +52,13 @@ class Signal:
                 os.close(self._write)
 
 
-class Letterbox(Signal):
-    """A signal with the results that set it: those that have come and were not read, oldest first."""
+class Letterbox(Signal, Generic[T]):
+    """A signal with what has set it: what has come (results, messages) and was not read, oldest first."""
 
-    def __init__(self, results: deque[tuple[str, bytes | None]]) -> None:
+    def __init__(self, letters: deque[T]) -> None:
         super().__init__()
-        self._results = results
+        self._letters = letters
 
-    def deliver(self, results: Sequence[tuple[str, bytes | None]]) -> None:
-        self._results.extend(results)
+    def deliver(self, letters: Sequence[T]) -> None:
+        self._letters.extend(letters)
         self.set()

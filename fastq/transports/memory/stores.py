@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterable
 
 from fastq.ending import kept_join
+from fastq.records import Paused
 from fastq.transports.base import TransportOptions
 from fastq.transports.memory.baton import pass_baton
 from fastq.transports.memory.joins import Joins
 from fastq.transports.memory.queue import Queue
 from fastq.transports.memory.signal import Letterbox, Signal
+from fastq.transports.memory.talk import Talk
 
 __all__ = ["MemoryStore", "reset", "store"]
 
@@ -49,10 +51,16 @@ class MemoryStore:
         self.joins = Joins()
         #: revoked task id -> (number of its revocation, when it is forgotten), the newest last
         self.revoked: dict[str, tuple[int, int]] = {}
+        #: of these, those that end what runs -> (number, signal), the newest last
+        self.terminated: dict[str, tuple[int, str]] = {}
+        self.paused = Paused()
         #: bucket -> theoretical arrival time, us
         self.buckets: dict[str, int] = {}
         self.wakes: dict[str, list[Signal]] = {}
-        self.inboxes: dict[str, list[Letterbox]] = {}
+        self.inboxes: dict[str, list[Letterbox[tuple[str, bytes | None]]]] = {}
+        self.talk = Talk(self.lock)
+        #: scope -> what timetables share, see ``timetable``
+        self.timetables: dict[str, object] = {}
         self._sequence = 0
 
     def now_ms(self) -> int:
@@ -81,7 +89,7 @@ class MemoryStore:
     def next_due_ms(self) -> int:
         """Return when the next delayed message of any queue is due, 0 if there is none. Takes the lock itself."""
         with self.lock:
-            return min((queue.due_ms() for queue in self.queues.values() if queue.delayed), default=0)
+            return min(filter(None, [queue.due_ms() for queue in self.queues.values()]), default=0)
 
     def queue(self, name: str) -> Queue:
         if name not in self.queues:
@@ -128,6 +136,7 @@ class MemoryStore:
     def forget_revoked(self, now_ms: int) -> None:
         for id in [id for id, (_, expires_ms) in self.revoked.items() if expires_ms <= now_ms]:
             del self.revoked[id]
+            self.terminated.pop(id, None)
 
     def sweep(self, now_ms: int, options: TransportOptions) -> None:
         self.forget_revoked(now_ms)

@@ -5,18 +5,24 @@ from __future__ import annotations
 from fastq.transports.base import Scope, TransportOptions
 from fastq.transports.redis.backend import RedisBackend
 from fastq.transports.redis.broker import RedisBroker
+from fastq.transports.redis.control import RedisChannel
 from fastq.transports.redis.examining import RedisExaminer
 from fastq.transports.redis.inspector import RedisInspector
+from fastq.transports.redis.timetable import RedisTimetable
 
 __all__ = [
     "RedisBackend",
     "RedisBroker",
+    "RedisChannel",
     "RedisExaminer",
     "RedisInspector",
+    "RedisTimetable",
     "open_backend",
     "open_broker",
+    "open_channel",
     "open_examiner",
     "open_inspector",
+    "open_timetable",
 ]
 
 
@@ -34,3 +40,11 @@ def open_inspector(url: str, options: TransportOptions) -> RedisInspector:
 
 def open_examiner(url: str, options: TransportOptions, scope: Scope) -> RedisExaminer:
     return RedisExaminer(url, options, scope)
+
+
+def open_channel(url: str, options: TransportOptions) -> RedisChannel:
+    return RedisChannel(url, options)
+
+
+def open_timetable(url: str, options: TransportOptions, scope: str) -> RedisTimetable:
+    return RedisTimetable(url, options, scope)

@@ -9,8 +9,9 @@ from typing import Any
 
 from fastq._core import task_id
 from fastq.exceptions import EnvelopeError, Fenced, OperationalError
-from fastq.records import Fetch, Fetched, Lease, Leased, Opening, Publication, Settled, Settlement
+from fastq.records import Fetch, Fetched, Lease, Leased, Opening, Paused, Publication, Settled, Settlement
 from fastq.transports.base import REVOKED_MAX, TransportOptions
+from fastq.transports.redis import pausing
 from fastq.transports.redis.address import parse
 from fastq.transports.redis.channel import RedisWake
 from fastq.transports.redis.connection import Connection
@@ -209,7 +210,7 @@ class RedisBroker:
         self._see(now_ms, sent)
         dues = [answer[2] for _, answer in answers if answer[2]]
         revocations = max([answer[6] for _, answer in answers])
-        return Fetched(tuple(leased), now_ms, min(dues, default=0), revocations)
+        return Fetched(tuple(leased), now_ms, min(dues, default=0), revocations, answers[-1][1][7])
 
     def _take_in(self, fetch: Fetch, answers: Sequence[tuple[str, list[Any]]], leased: list[Leased]) -> int:
         """Read the answers of fetch scripts into ``leased``; return how many messages came. Raises Fenced."""
@@ -240,12 +241,13 @@ class RedisBroker:
         keys = self.keys.queue(queue)
         return (
             self._fetch_script,
-            16,
+            17,
             *(keys.leases, keys.leased(fetch.process), keys.idle, keys.delayed, keys.levels),
             *keys.ready,
             self.keys.revoked,
+            self.keys.paused,
             *(fetch.process, fetch.number, min(n, CALL_MESSAGES), int(idle), int(spare)),
-            *(self._last, CALL_BYTES, self.keys.wake_prefix),
+            *(self._last, CALL_BYTES, self.keys.wake_prefix, f"q:{queue}"),
         )
 
     @property
@@ -265,11 +267,12 @@ class RedisBroker:
 
     # --- revoked tasks ---
 
-    def revoke(self, ids: Sequence[str], expires_s: int) -> int:
+    def revoke(self, ids: Sequence[str], expires_s: int, *, signal: str = "") -> int:
         number = 0
         for start in range(0, len(ids), CALL_MESSAGES):
             some = ids[start : start + CALL_MESSAGES]
-            number = self._connection.run(script("revoke"), (self.keys.revoked,), (max(expires_s, 1), REVOKED_MAX, *some))
+            keys = (self.keys.revoked, self.keys.terminated)
+            number = self._connection.run(script("revoke"), keys, (max(expires_s, 1), REVOKED_MAX, signal, *some))
         return number
 
     def revoked(self, since: int = 0) -> tuple[int, list[str]]:
@@ -281,6 +284,28 @@ class RedisBroker:
             ]
         )
         return (int(float(newest[1])) if newest else 0), [id.decode() for id in ids]
+
+    def terminated(self, since: int = 0) -> tuple[int, dict[str, str]]:
+        # As above; in the order of their numbers, so of two signals for one id the later counts.
+        newest, members = self._connection.call(
+            [
+                ("ZRANGE", self.keys.terminated, -1, -1, "WITHSCORES"),
+                ("ZRANGEBYSCORE", self.keys.terminated, f"({since}", "+inf"),
+            ]
+        )
+        pairs = (member.decode().partition(":") for member in members)
+        return (int(float(newest[1])) if newest else 0), {id: signal for signal, _, id in pairs}
+
+    # --- paused ---
+
+    def pause(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
+        return pausing.change(self._connection, self.keys, True, queues, tasks)
+
+    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
+        return pausing.change(self._connection, self.keys, False, queues, tasks)
+
+    def paused(self) -> Paused:
+        return pausing.read(self._connection.call([("HGETALL", self.keys.paused)])[0])
 
     def wake(self, process: str) -> RedisWake:
         # Half-open connections come together: the next call would wait for its answer as long as the PING has.

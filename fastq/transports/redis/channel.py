@@ -1,4 +1,4 @@
-"""Subscriptions: the wake channel of a worker process, and the inbox of a producer process."""
+"""Subscriptions: the wake channel of a worker process, the inbox of a producer process, the ear of a node or of who asks one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastq.transports.base import TransportOptions
 from fastq.transports.redis.address import Address
 from fastq.transports.redis.connection import Connection
 
-__all__ = ["RedisInbox", "RedisWake", "Subscription"]
+__all__ = ["RedisEar", "RedisInbox", "RedisWake", "Subscription"]
 
 #: how often an inbox looks whether the primary is where it was, seconds
 PLACE_CHECK_S = 1.0
@@ -74,6 +74,28 @@ class Subscription:
             raise
 
 
+    def _probed(self, on_silence: Callable[[], object] | None = None) -> Iterator[bytes]:
+        """Send PING and wait for its answer; yield the payloads that come meanwhile. OperationalError if there is none."""
+        self._connection.send("PING")
+        deadline = time.monotonic() + self._timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            answered = False
+            for payload in self._received(left_s):
+                if payload is None:
+                    answered = True
+                else:
+                    yield payload
+            if answered:
+                return
+        self._connection.close()
+        if on_silence is not None:
+            on_silence()
+        raise OperationalError(
+            f"Redis at {self._connection.address.display} did not answer a PING within {self._timeout_s:g} s: "
+            "check the server's load and the network."
+        )
+
+
 class RedisWake(Subscription):
     """The wake channel of a process: any message is a wake."""
 
@@ -98,22 +120,8 @@ class RedisWake(Subscription):
 
     def check(self) -> None:
         """Send PING and wait for its answer. Call ``drain`` after it: a wake may have come meanwhile."""
-        self._connection.send("PING")
-        deadline = time.monotonic() + self._timeout_s
-        while (left_s := deadline - time.monotonic()) > 0:
-            answered = False
-            for payload in self._received(left_s):
-                answered = answered or payload is None
-                self._woken = self._woken or payload is not None
-            if answered:
-                return
-        self._connection.close()
-        if self._on_silence is not None:
-            self._on_silence()
-        raise OperationalError(
-            f"Redis at {self._connection.address.display} did not answer a PING within {self._timeout_s:g} s: "
-            "check the server's load and the network."
-        )
+        for _ in self._probed(self._on_silence):
+            self._woken = True
 
 
 class RedisInbox(Subscription):
@@ -136,6 +144,32 @@ class RedisInbox(Subscription):
             if left_s <= longest_s and deadline is not None:
                 break
         return results
+
+
+class RedisEar(Subscription):
+    """``Ear``: whatever is said on one channel."""
+
+    def __init__(self, address: Address, options: TransportOptions, channel: str) -> None:
+        super().__init__(address, options, "ear", channel)
+        #: came while ``check`` waited for its answer
+        self._early: list[bytes] = []
+
+    def open(self) -> None:
+        self._early.clear()
+        super().open()
+
+    def read(self, timeout_s: float | None) -> list[bytes]:
+        messages, self._early = self._early, []
+        longest_s = PLACE_CHECK_S if self._connection.watches else 3600.0
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = longest_s if deadline is None else max(0.0, deadline - time.monotonic())
+            messages += [payload for payload in self._received(0 if messages else min(left_s, longest_s)) if payload is not None]
+            if messages or (deadline is not None and time.monotonic() >= deadline):
+                return messages
+
+    def check(self) -> None:
+        self._early += self._probed()
 
 
 def _notice(payload: bytes) -> list[tuple[str, bytes | None]]:

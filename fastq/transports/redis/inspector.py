@@ -9,6 +9,7 @@ from fastq._core import unpackb
 from fastq.exceptions import DecodeError
 from fastq.records import DeadLetter, Revival, Swept
 from fastq.transports.base import TransportOptions
+from fastq.transports.redis import pausing
 from fastq.transports.redis.address import parse
 from fastq.transports.redis.broker import RedisBroker
 from fastq.transports.redis.connection import Connection
@@ -83,11 +84,24 @@ class RedisInspector:
             messages += self._connection.call([("LRANGE", ready, 0, n - len(messages) - 1)])[0]
         return messages
 
+    def delayed(self, queue: str, n: int, offset: int = 0) -> list[tuple[int, int, bytes]]:
+        if n <= 0:
+            return []
+        reply = self._connection.call([("ZRANGE", self.keys.queue(queue).delayed, offset, offset + n - 1, "WITHSCORES")])[0]
+        # a member: level digit, length of the nonce as one byte, nonce, message
+        return [(due_ms, member[0] - 48, member[2 + member[1] :]) for member, due_ms in _scored(reply)]
+
     def purge(self, queue: str) -> int:
         return Purge(self._connection, self.keys, self._broker, queue).run()
 
     def revoke_waiting(self, queue: str, ids: Iterable[str], *, results: bool = True, most: int = 100_000) -> Swept:
         return Sweep(self._connection, self.keys, self._broker, queue, results=results, most=most).run(ids)
+
+    def unpark(self, queue: str, tasks: Iterable[str]) -> int:
+        return pausing.unpark(self._connection, self.keys.queue(queue), self.keys.wake_prefix, frozenset(tasks))
+
+    def parked(self, queue: str) -> dict[str, int]:
+        return pausing.count(self._connection, self.keys.queue(queue))
 
     def dead(self, queue: str, *, limit: int = 100, offset: int = 0, before: DeadLetter | None = None) -> list[DeadLetter]:
         if limit <= 0:

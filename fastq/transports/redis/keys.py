@@ -15,9 +15,22 @@ With the default prefix, for a queue ``default`` (the braces make one slot of a 
     fastq:results:<slot>                hash    task id -> result record, for the time-ordered ids of one 4 second slot (expires)
     fastq:result:<id>                   string  result record of any other id (expires)
     fastq:revoked                       zset    task id -> number of its revocation (expires)
+    fastq:terminated                    zset    signal and task id, of revocations that end what runs -> number (expires)
+    fastq:paused                        hash    q:<queue> and t:<task name> -> paused since (ms); # -> number of the last change
     fastq:rate:<bucket>                 string  when the bucket's turns taken so far are used up, us (expires then)
+    fastq:nodes                         hash    node -> when it has said so (ms), and what it says of itself (expires)
+    fastq:nodes:until                   zset    node -> when its record expires (ms) (expires)
+    fastq:listeners                     zset    who listens to events -> until when (ms) (expires)
+    fastq:events                        stream  batches of events (capped, expires)
+    fastq:timetable:<scope>:entries     hash    name of a periodic entry -> its definition
+    fastq:timetable:<scope>:states      hash    name -> its due time and what it has done, see ``lua/_entry.lua``
+    fastq:timetable:<scope>:edits       zset    name -> number of its last edit, also of some that were removed
+    fastq:timetable:<scope>:leader      string  the beat that leads (expires)
+    fastq:timetable:<scope>:notice      channel that beats listen to
     fastq:wake:<process>                channel of an idle worker process
     fastq:inbox:<name>                  channel of a producer process that waits for results
+    fastq:control:<database>            channel of requests to nodes; channels know no databases, hence the number in its name
+    fastq:reply:<name>                  channel of a client that waits for answers of nodes
 
 Fields of a join:
 
@@ -81,6 +94,12 @@ class Keys:
         self.slot_prefix = f"{prefix}results:"
         self._single_prefix = f"{prefix}result:"
         self.revoked = f"{prefix}revoked"
+        self.terminated = f"{prefix}terminated"
+        self.paused = f"{prefix}paused"
+        self.nodes = f"{prefix}nodes"
+        self.nodes_until = f"{prefix}nodes:until"
+        self.listeners = f"{prefix}listeners"
+        self.events = f"{prefix}events"
         self._queues: dict[str, QueueKeys] = {}
 
     def queue(self, name: str) -> QueueKeys:
@@ -104,6 +123,15 @@ class Keys:
 
     def inbox(self, name: str) -> str:
         return self.inbox_prefix + name
+
+    def control(self, database: int) -> str:
+        return f"{self.prefix}control:{database}"
+
+    def reply(self, name: str) -> str:
+        return f"{self.prefix}reply:{name}"
+
+    def timetable(self, scope: str, part: str) -> str:
+        return f"{self.prefix}timetable:{scope}:{part}"
 
     def result(self, task_id: str) -> tuple[str, bool]:
         """Return the key that holds a task's result, and whether it is a hash with the id as field.

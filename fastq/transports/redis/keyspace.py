@@ -36,7 +36,17 @@ KINDS = {
     "results": Kind("hash", "must"),
     "result": Kind("string", "must"),
     "revoked": Kind("zset", "must"),
+    "terminated": Kind("zset", "must"),
+    "paused": Kind("hash", "never"),
     "rate": Kind("string", "must"),
+    "nodes": Kind("hash", "must"),
+    "nodes:until": Kind("zset", "must"),
+    "listeners": Kind("zset", "must"),
+    "events": Kind("stream", "must"),
+    "timetable:entries": Kind("hash", "never"),
+    "timetable:states": Kind("hash", "never"),
+    "timetable:edits": Kind("zset", "never"),
+    "timetable:leader": Kind("string", "must"),
 }
 
 
@@ -69,9 +79,12 @@ def place(keys: Keys, name: str) -> Place | None:
         if kind in ("leased", "from", "join") and mark and owner:
             return Place(kind, queue, owner)
         return None
-    if name == keys.revoked:
-        return Place("revoked")
+    if name in (keys.revoked, keys.terminated, keys.paused, keys.nodes, keys.nodes_until, keys.listeners, keys.events):
+        return Place(name[len(keys.prefix) :])
     kind, mark, owner = name[len(keys.prefix) :].partition(":")
+    if kind == "timetable":
+        scope, mark, part = owner.rpartition(":")
+        return Place(f"{kind}:{part}", owner=scope) if mark and scope and f"{kind}:{part}" in KINDS else None
     if kind == "results":
         return Place(kind) if re.fullmatch("[0-9a-fA-F]{9}", owner) else None
     if kind in ("result", "rate") and mark and owner:
@@ -85,3 +98,4 @@ def expected_types(keys: Keys, queue: str) -> Iterator[tuple[str, str]]:
     yield from ((name, "list") for name in names.ready)
     yield from ((names.levels, "set"), (names.delayed, "zset"), (names.leases, "zset"), (names.idle, "zset"))
     yield from ((names.dead, "zset"), (names.dead_messages, "hash"), (keys.revoked, "zset"))
+    yield from ((keys.terminated, "zset"), (keys.paused, "hash"))

@@ -13,6 +13,7 @@ from fastq.transports.redis.effects import EffectWords, measure
 from fastq.transports.redis.keys import Keys, checked_level
 from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
 from fastq.transports.redis.packing import notice
+from fastq.transports.redis.pausing import task_field
 from fastq.transports.redis.scripts import script
 
 __all__ = ["INBOX_RECORD", "SettleCalls", "Ttl"]
@@ -68,7 +69,24 @@ class SettleCalls:
             items = settlements if len(names) == 1 else [settlement for settlement in settlements if settlement.queue == queue]
             # RETURN goes to the head of its level: the last chunk first keeps the order of the batch.
             for chunk, plain in reversed(list(_chunks(items, results))):
-                yield self._command(queue, process, chunk, plain, results, fetching)
+                if not plain and (parked := [s for s in chunk if s.verdict == RETURN and s.reason]):
+                    yield self._parking(queue, process, parked)
+                    chunk = [s for s in chunk if not (s.verdict == RETURN and s.reason)]
+                if chunk:
+                    yield self._command(queue, process, chunk, plain, results, fetching)
+
+    def _parking(self, queue: str, process: str, parked: list[Settlement]) -> tuple[tuple[Any, ...], list[Settlement]]:
+        """Return the command for deliveries of paused task names."""
+        keys = self._keys.queue(queue)
+        command = (
+            script("park"),
+            15,
+            *(keys.leased(process), keys.idle, keys.levels, keys.delayed, self._keys.paused),
+            *keys.ready,
+            *(self._keys.wake_prefix, os.urandom(6).hex()),
+            *[word for settlement in parked for word in (settlement.tag, task_field(settlement.reason))],
+        )
+        return command, parked
 
     def _command(
         self,

@@ -5,19 +5,25 @@ from __future__ import annotations
 from fastq.transports.base import Scope, TransportOptions
 from fastq.transports.sqlite.backend import SQLiteBackend
 from fastq.transports.sqlite.broker import SQLiteBroker
+from fastq.transports.sqlite.control import SQLiteChannel
 from fastq.transports.sqlite.examining import SQLiteExaminer
 from fastq.transports.sqlite.inspector import SQLiteInspector
+from fastq.transports.sqlite.timetable import SQLiteTimetable
 from fastq.transports.sqlite.url import parse
 
 __all__ = [
     "SQLiteBackend",
     "SQLiteBroker",
+    "SQLiteChannel",
     "SQLiteExaminer",
     "SQLiteInspector",
+    "SQLiteTimetable",
     "open_backend",
     "open_broker",
+    "open_channel",
     "open_examiner",
     "open_inspector",
+    "open_timetable",
 ]
 
 
@@ -39,3 +45,13 @@ def open_inspector(url: str, options: TransportOptions) -> SQLiteInspector:
 def open_examiner(url: str, options: TransportOptions, scope: Scope) -> SQLiteExaminer:
     """Return an examiner of the file that the URL names."""
     return SQLiteExaminer(parse(url), options, scope)
+
+
+def open_channel(url: str, options: TransportOptions) -> SQLiteChannel:
+    """Return the channel of nodes that share the file that the URL names."""
+    return SQLiteChannel(parse(url), options)
+
+
+def open_timetable(url: str, options: TransportOptions, scope: str) -> SQLiteTimetable:
+    """Return a timetable in the file that the URL names."""
+    return SQLiteTimetable(parse(url), options, scope)

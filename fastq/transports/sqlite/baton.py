@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
+from fastq.transports.base import PARKED_MS
 from fastq.transports.sqlite.schema import bounds
 
 __all__ = ["choose", "enter", "leave", "next_due_ms", "others", "ready_up_to"]
@@ -28,8 +29,8 @@ def ready_up_to(sql: sqlite3.Connection, queue: int, limit: int) -> int:
 
 
 def next_due_ms(sql: sqlite3.Connection, queue: int) -> int:
-    """Return when the earliest delayed message is due, 0 if there is none."""
-    (due_ms,) = sql.execute("SELECT min(due_ms) FROM delayed WHERE queue = ?", (queue,)).fetchone()
+    """Return when the earliest delayed message is due, 0 if there is none; what is parked never is."""
+    (due_ms,) = sql.execute("SELECT min(due_ms) FROM delayed WHERE queue = ? AND due_ms < ?", (queue, PARKED_MS)).fetchone()
     return due_ms or 0
 
 

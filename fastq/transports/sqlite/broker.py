@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from fastq.exceptions import Fenced
-from fastq.records import Fetch, Fetched, Lease, Leased, Opening, Publication, Settled, Settlement
+from fastq.records import Fetch, Fetched, Lease, Leased, Opening, Paused, Publication, Settled, Settlement
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import baton, buckets, joins, leases, places, revocations, settling, sweep
+from fastq.transports.sqlite import baton, buckets, joins, leases, pausing, places, revocations, settling, sweep
 from fastq.transports.sqlite.channels import SQLiteWake
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
@@ -123,16 +123,17 @@ class SQLiteBroker:
             return Look(None, [])
         if fetch.number <= last:
             again = self._again(sql, fetch, names) if fetch.number == last else ()
-            return Look(Fetched(again, now_ms, revocations=revocations.last(sql)), [])
+            return Look(Fetched(again, now_ms, revocations=revocations.last(sql), pauses=pausing.read(sql).number), [])
         sql.execute("UPDATE leases SET number = ? WHERE process = ?", (fetch.number, process))
         baton.leave(sql, process)
         queues = list(names)
         turn = fetch.number % len(queues) if queues else 0
         taken: list[Leased] = []
         left, left_bytes, skipped = fetch.n, FETCH_BYTES, 0
+        paused = pausing.read(sql)
         for queue in queues[turn:] + queues[:turn]:
             places.promote(sql, queue, now_ms)
-            if left <= 0:
+            if left <= 0 or names[queue] in paused.queues:
                 continue
             pick = self._pick(sql, fetch, queue, left, left_bytes, first=not taken)
             skipped += pick.skipped
@@ -144,8 +145,10 @@ class SQLiteBroker:
             left = 0 if pick.last_chance else left - len(pick.rows)
         next_due_ms = 0
         if not taken and fetch.idle and fetch.n > 0:
-            next_due_ms = baton.enter(sql, process, queues, no_last_chance=fetch.no_last_chance)
-        fetched = Fetched(tuple(taken), now_ms, next_due_ms, revocations.last(sql))
+            # nobody waits for a paused queue: so whatever comes there wakes nobody
+            waited = [queue for queue in queues if names[queue] not in paused.queues]
+            next_due_ms = baton.enter(sql, process, waited, no_last_chance=fetch.no_last_chance)
+        fetched = Fetched(tuple(taken), now_ms, next_due_ms, revocations.last(sql), paused.number)
         return Look(fetched, queues, only_last_chances=skipped > 0 and not taken)
 
     def _pick(self, sql: sqlite3.Connection, fetch: Fetch, queue: int, n: int, max_bytes: int, *, first: bool) -> Pick:
@@ -223,15 +226,40 @@ class SQLiteBroker:
 
     # --- revoked tasks ---
 
-    def revoke(self, ids: Sequence[str], expires_s: int) -> int:
+    def revoke(self, ids: Sequence[str], expires_s: int, *, signal: str = "") -> int:
         if not ids:
             return 0
         with self._database as sql:
-            return revocations.add(sql, ids, expires_s, self.now_ms())
+            return revocations.add(sql, ids, expires_s, self.now_ms(), signal)
 
     def revoked(self, since: int = 0) -> tuple[int, list[str]]:
         with self._database as sql:
             return revocations.since(sql, since)
+
+    def terminated(self, since: int = 0) -> tuple[int, dict[str, str]]:
+        with self._database as sql:
+            return revocations.terminated(sql, since)
+
+    # --- paused ---
+
+    def pause(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
+        with self._database as sql:
+            numbers = [self._queue(sql, name) for name in queues]
+            sql.executemany("DELETE FROM idle WHERE queue = ?", [(number,) for number in numbers])
+            return pausing.change(sql, True, queues, tasks, time.time_ns() // 1000)
+
+    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
+        with self._database as sql:
+            paused = pausing.change(sql, False, queues, tasks, time.time_ns() // 1000)
+            woken = pausing.holders(sql, [self._queue(sql, name) for name in queues])
+        for process in woken:
+            # who is gone has nothing to take
+            self._post.wake(self._database.identity, process)
+        return paused
+
+    def paused(self) -> Paused:
+        with self._database as sql:
+            return pausing.read(sql)
 
     # --- wake ---
 

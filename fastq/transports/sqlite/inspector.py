@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from fastq.ending import kept_join
 from fastq.records import DeadLetter, Revival, Swept
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import baton, dead, joins, places, purging, results, revocations
+from fastq.transports.sqlite import baton, dead, joins, pausing, places, purging, results, revocations
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
 from fastq.transports.sqlite.schema import MIDDLE, bounds
@@ -56,6 +56,15 @@ class SQLiteInspector:
         )
         return [message for (message,) in rows]
 
+    def delayed(self, queue: str, n: int, offset: int = 0) -> list[tuple[int, int, bytes]]:
+        return [
+            (int(due_ms), int(level), message)
+            for due_ms, level, message in self._database.read(
+                "SELECT due_ms, level, message FROM delayed WHERE queue = ? ORDER BY due_ms, id LIMIT ? OFFSET ?",
+                (self._no(queue), n, offset),
+            )
+        ]
+
     def purge(self, queue: str) -> int:
         purge = purging.Purge(self._no(queue))
         purged = 0
@@ -73,6 +82,20 @@ class SQLiteInspector:
     def revoke_waiting(self, queue: str, ids: Iterable[str], *, results: bool = True, most: int = 100_000) -> Swept:
         writer = self._results if results else None
         return revocations.Sweep(self._database, self._post, self._no(queue), writer, most).run(ids)
+
+    def unpark(self, queue: str, tasks: Iterable[str]) -> int:
+        no, names, below, moved = self._no(queue), frozenset(tasks), pausing.ABOVE, 0
+        while below:
+            with self._database as sql:
+                step, below = pausing.unpark(sql, no, names, below)
+                wakes = baton.choose(sql, [no], time.time_ns() // 1_000_000) if step else []
+            self._wake(wakes)
+            moved += step
+        return moved
+
+    def parked(self, queue: str) -> dict[str, int]:
+        with self._database as sql:
+            return pausing.count(sql, self._no(queue))
 
     def dead(self, queue: str, *, limit: int = 100, offset: int = 0, before: DeadLetter | None = None) -> list[DeadLetter]:
         return dead.letters(self._database, queue, self._no(queue), limit, offset, None if before is None else before.place)

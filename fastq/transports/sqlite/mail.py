@@ -1,4 +1,4 @@
-"""Datagrams between the processes that share a file: wakes for workers, results for producers.
+"""Datagrams between the processes that share a file: wakes for workers, results for producers, word of letters for ears.
 
 **Address.** A socket's address is a hash of the store's identity and the receiver's name, so whoever knows the name can write to it
 and no table of addresses is kept. Linux has names for that which vanish with their socket; elsewhere it is a file in a
@@ -77,6 +77,10 @@ class Post:
         """Wake a worker process; False if nobody is there."""
         return self._send(identity, process, process.encode("utf-8", "surrogatepass"))
 
+    def letter(self, identity: str, ear: str) -> bool:
+        """Tell an ear that a letter lies in the file; False if nobody is there. A full queue tells it too: it is readable."""
+        return self._send(identity, ear, ear.encode(), full=True)
+
     def results(self, identity: str, inbox: str, results: Sequence[tuple[str, bytes | None]]) -> list[str]:
         """Send results to an inbox, large ones by their id alone; return the ids that its full queue did not take. Nobody there
         is fine: whoever opens an inbox reads first."""
@@ -86,7 +90,7 @@ class Post:
                 lost += [id for id, _ in part]
         return lost
 
-    def _send(self, identity: str, name: str, data: bytes, *, gone: bool = False) -> bool:
+    def _send(self, identity: str, name: str, data: bytes, *, gone: bool = False, full: bool = False) -> bool:
         if self._socket is None:
             with self._lock:
                 if self._socket is None:
@@ -99,7 +103,7 @@ class Post:
             return gone
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.EMSGSIZE, errno.ENOMEM):
-                return False
+                return full
             raise OperationalError(f"A datagram to {name} could not be sent: {error}") from error
         return True
 

@@ -16,7 +16,7 @@ from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
 from fastq.transports.sqlite.schema import LAST_LEVEL, PLACE_BITS, bounds, key_base
 
-__all__ = ["Sweep", "add", "expire", "last", "since"]
+__all__ = ["Sweep", "add", "expire", "last", "since", "terminated"]
 
 #: rows looked at in one read
 STEP = 5_000
@@ -30,7 +30,7 @@ def last(sql: sqlite3.Connection) -> int:
     return number or 0
 
 
-def add(sql: sqlite3.Connection, ids: Sequence[str], expires_s: int, now_ms: int) -> int:
+def add(sql: sqlite3.Connection, ids: Sequence[str], expires_s: int, now_ms: int, signal: str = "") -> int:
     """Remember ids; return the number of this revocation: the clock in ms, or one more than the last."""
     expire(sql, now_ms, REVOKED_MAX)
     number = max(now_ms, last(sql) + 1)
@@ -40,6 +40,14 @@ def add(sql: sqlite3.Connection, ids: Sequence[str], expires_s: int, now_ms: int
     (count,) = sql.execute("SELECT count(*) FROM revoked").fetchone()
     if count > REVOKED_MAX:
         sql.execute("DELETE FROM revoked WHERE id IN (SELECT id FROM revoked ORDER BY number LIMIT ?)", (count - REVOKED_MAX,))
+    if signal:
+        sql.executemany(
+            "INSERT OR REPLACE INTO terminated (id, number, signal, expires_ms) VALUES (?, ?, ?, ?)",
+            [(id, number, signal, expires_ms) for id in ids],
+        )
+        sql.execute(
+            "DELETE FROM terminated WHERE id IN (SELECT id FROM terminated ORDER BY number DESC LIMIT -1 OFFSET ?)", (REVOKED_MAX,)
+        )
     return number
 
 
@@ -48,9 +56,17 @@ def since(sql: sqlite3.Connection, number: int) -> tuple[int, list[str]]:
     return last(sql), [id for (id,) in sql.execute("SELECT id FROM revoked WHERE number > ? ORDER BY number", (number,))]
 
 
+def terminated(sql: sqlite3.Connection, number: int) -> tuple[int, dict[str, str]]:
+    """Return the last number of a revocation with a signal, and the signals by id of those after a number."""
+    (newest,) = sql.execute("SELECT max(number) FROM terminated").fetchone()
+    rows = sql.execute("SELECT id, signal FROM terminated WHERE number > ? ORDER BY number", (number,)).fetchall()
+    return newest or 0, dict(rows)
+
+
 def expire(sql: sqlite3.Connection, now_ms: int, most: int) -> None:
     """Forget ids whose time is over."""
-    sql.execute("DELETE FROM revoked WHERE id IN (SELECT id FROM revoked WHERE expires_ms <= ? LIMIT ?)", (now_ms, most))
+    for table in ("revoked", "terminated"):
+        sql.execute(f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE expires_ms <= ? LIMIT ?)", (now_ms, most))
 
 
 class Sweep:

@@ -14,6 +14,15 @@
     members    those that have come
     buckets    when the next turn of a rate limit is
     revoked    ids of tasks that must not start
+    terminated signals that end what runs of them
+    paused     queues and task names that are paused, each with the number of the last change
+    ears       sockets that hear what is said to all nodes (topic "") or to one who has asked
+    letters    what was said, until its ear has taken it
+    nodes      what nodes say of themselves
+    listeners  who listens to events
+    events     batches of events
+    timetable  periodic entries; without a definition: one that was removed, kept for those who look for edits
+    leaders    which beat leads
 
 **Key.** ``queue << 48 | (9 - level) << 44 | place``. One range scan of ``ready`` gives a queue strictly by level and then by age,
 fetching is a move of one key range, and no further index has to be kept. Places count up from the middle at the tail and down from
@@ -123,6 +132,44 @@ STEPS = (
     """
     CREATE TABLE revoked (id TEXT PRIMARY KEY, number INTEGER NOT NULL, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
     CREATE INDEX revoked_number ON revoked (number);
+    """,
+    """
+    CREATE TABLE terminated (
+        id TEXT PRIMARY KEY, number INTEGER NOT NULL, signal TEXT NOT NULL, expires_ms INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX terminated_number ON terminated (number);
+    CREATE TABLE paused (
+        kind TEXT NOT NULL, name TEXT NOT NULL, since_ms INTEGER NOT NULL, PRIMARY KEY (kind, name)
+    ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE ears (socket TEXT PRIMARY KEY, topic TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE letters (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, socket TEXT NOT NULL, said_ms INTEGER NOT NULL, message BLOB NOT NULL
+    );
+    CREATE INDEX letters_socket ON letters (socket);
+    CREATE TABLE nodes (
+        name TEXT PRIMARY KEY, said_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL, info BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE listeners (name TEXT PRIMARY KEY, expires_ms INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, expires_ms INTEGER NOT NULL, batch BLOB NOT NULL);
+    """,
+    """
+    CREATE TABLE timetable (
+        scope TEXT NOT NULL,
+        name TEXT NOT NULL,
+        definition BLOB,
+        due_ms INTEGER NOT NULL DEFAULT 0,
+        paused INTEGER NOT NULL DEFAULT 0,
+        edit INTEGER NOT NULL,
+        last_due_ms INTEGER NOT NULL DEFAULT 0,
+        last_run_ms INTEGER NOT NULL DEFAULT 0,
+        runs INTEGER NOT NULL DEFAULT 0,
+        fired_by TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY (scope, name)
+    ) WITHOUT ROWID;
+    CREATE INDEX timetable_edit ON timetable (scope, edit);
+    CREATE TABLE leaders (scope TEXT PRIMARY KEY, name TEXT NOT NULL, until_ms INTEGER NOT NULL) WITHOUT ROWID;
     """,
 )
 #: of the tables; a newer one is refused, an older one is brought up to this in ``create``

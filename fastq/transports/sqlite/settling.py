@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from fastq.ending import lasting
 from fastq.records import DEAD, DONE, RETRY, RETURN, Settlement
-from fastq.transports.sqlite import dead, effects, places
+from fastq.transports.sqlite import dead, effects, pausing, places
 from fastq.transports.sqlite.results import Results
 from fastq.transports.sqlite.schema import level_of
 
@@ -75,6 +75,9 @@ def _move(sql: sqlite3.Connection, settlements: Sequence[Settlement], now_ms: in
     """Carry out every verdict but DONE; return the queues that have new messages."""
     touched: set[int] = set()
     back: list[int] = []
+    parked: list[int] = []
+    # an empty table nearly always; a task name is looked for here so that what is not paused any more is not parked for ever
+    paused = pausing.read(sql).tasks
     retried: dict[int, list[tuple[int, bytes]]] = {}
     delayed: list[tuple[int, int, int, bytes]] = []
     letters: list[tuple[int, int, int, str, bytes | None, bytes]] = []
@@ -87,7 +90,7 @@ def _move(sql: sqlite3.Connection, settlements: Sequence[Settlement], now_ms: in
         key, message = int(settlement.tag), settlement.message
         queue = places.queue_of(key)
         if verdict == RETURN:
-            back.append(key)
+            (parked if settlement.reason in paused else back).append(key)
             touched.add(queue)
         elif verdict == RETRY:
             if message is None:
@@ -107,6 +110,8 @@ def _move(sql: sqlite3.Connection, settlements: Sequence[Settlement], now_ms: in
         else:
             raise ValueError(f"{verdict} is no verdict")
     places.give_back(sql, back, {})
+    if parked:
+        pausing.park(sql, parked, now_ms)
     for queue, messages in retried.items():
         places.append(sql, queue, messages)
     if delayed:

@@ -1,13 +1,20 @@
 -- Move up to 100 due messages from `delayed` to the tail of their levels, and return when the next one is due (0: none).
+-- From 9e15 on stand the parked messages of paused task names: they are never due.
 -- Member: level digit, length of the nonce as one byte, nonce, message. ZREM is the first write: it is allowed when
 -- Redis is out of memory, and so are RPUSH and SADD behind it. The messages are pushed before they are removed.
+local PARKED = 9e15
+
+local function waited_for(due)
+  return due < PARKED and due or 0
+end
+
 local function promote(delayed, levels, ready, now)
   local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
   if #head == 0 then
     return 0, 0
   end
   if tonumber(head[2]) > now then
-    return tonumber(head[2]), 0
+    return waited_for(tonumber(head[2])), 0
   end
   local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 100)
   local moved = {}
@@ -28,5 +35,5 @@ local function promote(delayed, levels, ready, now)
   end
   redis.call('ZREMRANGEBYRANK', delayed, 0, #due - 1)
   head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-  return tonumber(head[2] or 0), #due
+  return waited_for(tonumber(head[2] or 0)), #due
 end

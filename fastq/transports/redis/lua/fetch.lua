@@ -1,10 +1,12 @@
 -- Promote what is due, lease up to n messages to a process, or register it as idle; pass the baton.
 --
--- KEYS  1 leases, 2 leased:<process>, 3 idle, 4 delayed, 5 levels, 6 to 15 ready lists of levels 0 to 9, 16 revoked
+-- KEYS  1 leases, 2 leased:<process>, 3 idle, 4 delayed, 5 levels, 6 to 15 ready lists of levels 0 to 9, 16 revoked,
+--       17 paused
 -- ARGV  1 process, 2 call number, 3 n, 4 '1': register as idle when nothing was taken,
 --       5 '1': take no message on its last chance, 6 deliveries that make a last chance,
---       7 bytes that one call may take, 8 prefix of the wake channels
--- Returns  {1, clock (ms), next due (ms, 0: this process keeps no time), '1' if now idle, runs, messages, last revocation (0: none)}
+--       7 bytes that one call may take, 8 prefix of the wake channels, 9 field of this queue in paused
+-- Returns  {1, clock (ms), next due (ms, 0: this process keeps no time), '1' if now idle, runs, messages, last revocation (0: none),
+--          last change of what is paused (0: nothing is)}
 --          where runs is a flat list (level, first index, how many): message k of a run has the tag <level>:<number>:<first + k>;
 --          {0, clock}: fenced, the process has no lease or a condemned one
 --
@@ -23,14 +25,21 @@ end
 local last = tonumber(redis.call('HGET', leased, '#') or -1)
 if tonumber(number) < last then
   -- A late original of a call that was repeated and answered: nobody reads this reply, so it may change nothing.
-  return {1, now, 0, 0, {}, {}, 0}
+  return {1, now, 0, 0, {}, {}, 0, 0}
 end
 local others = redis.call('ZCARD', idle)
+local pauses = redis.call('HMGET', KEYS[17], '#', ARGV[9])
+local paused = pauses[2]
 local revoked = redis.call('ZRANGE', KEYS[16], -1, -1, 'WITHSCORES')
 if others > 0 or want <= 0 then
   others = others - redis.call('ZREM', idle, process)
 end
 local due = promote(delayed, levels, READY, now)
+if paused and tonumber(number) > last then
+  -- Of a paused queue nothing is taken, and nobody waits there: so whatever comes wakes nobody. The number is not noted: a repeat
+  -- finds what there is by then.
+  return {1, now, 0, 0, {}, {}, tonumber(revoked[2] or 0), tonumber(pauses[1])}
+end
 local runs, messages = {}, {}
 local skipped = 0
 -- levels in use, most urgent first; level 0 is never noted
@@ -153,7 +162,7 @@ else
 end
 
 local mine, registered = 0, 0
-if #messages == 0 and ARGV[4] == '1' and tonumber(ARGV[3]) > 0 then
+if #messages == 0 and ARGV[4] == '1' and tonumber(ARGV[3]) > 0 and not paused then
   registered = 1
 end
 if others > 0 then
@@ -185,4 +194,4 @@ if registered == 1 then
   local score = mine > 0 and mine or (skipped > 0 or ARGV[5] == '1') and 1e15 or '+inf'
   redis.call('ZADD', idle, score, process)
 end
-return {1, now, mine, registered, runs, messages, tonumber(revoked[2] or 0)}
+return {1, now, mine, registered, runs, messages, tonumber(revoked[2] or 0), tonumber(pauses[1] or 0)}

@@ -1,0 +1,68 @@
+"""What ``app.connection()`` returns: code written for Celery opens one and hands it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastq.app import FastQ
+
+__all__ = ["Connection"]
+
+
+class Connection:
+    """A place where messages are kept. It holds no socket: every part of fastq opens its own."""
+
+    def __init__(self, app: FastQ, url: str | None = None) -> None:
+        self.app = app
+        self.url = url or app.broker_url
+
+    def as_uri(self, include_password: bool = False, mask: str = "**") -> str:
+        """Return the URL, its password masked unless ``include_password``."""
+        from fastq.transports import display_url  # lazy: only where it is shown
+
+        return self.url if include_password else display_url(self.url)
+
+    def ensure_connection(
+        self,
+        errback: Callable[[BaseException, float], object] | None = None,
+        max_retries: int | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> Connection:
+        """Return when the broker has answered; OperationalError if it does not. ``errback``: called with that error and 0."""
+        from fastq.exceptions import OperationalError  # lazy: only where it is asked for
+        from fastq.transports import open_broker  # lazy: as above
+
+        broker = open_broker(self.url, self.app.transport_options())
+        try:
+            broker.now_ms()
+        except OperationalError as exc:
+            if errback is not None:
+                errback(exc, 0)
+            raise
+        finally:
+            broker.close()
+        return self
+
+    def connect(self) -> Connection:
+        """See whether the broker answers."""
+        return self.ensure_connection()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    release = close
+
+    def clone(self, **options: Any) -> Connection:
+        return Connection(self.app, self.url)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Connection: {self.as_uri()}>"

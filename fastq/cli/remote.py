@@ -1,0 +1,232 @@
+"""What ``fastq inspect`` and ``fastq control`` share: options, arguments of commands, who has answered and who has not."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import click
+
+from fastq.cli.replies import as_json, failed, online, show
+from fastq.cli.types import Names
+from fastq.control.catalogue import ALIASES, KNOWN, Argument, Known
+
+if TYPE_CHECKING:
+    from fastq.app import FastQ
+    from fastq.control.broadcasting import Reply
+
+__all__ = ["EX_UNAVAILABLE", "Asked", "arguments_of", "find", "known_commands", "print_list", "remote_options", "usage"]
+
+#: nobody has answered; Celery's number, from sysexits.h
+EX_UNAVAILABLE = 69
+
+Kind = Literal["inspect", "control"]
+
+
+def remote_options(fn: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take who is asked and how, as ``asked``."""
+    options = [
+        click.option(
+            *("-t", "--timeout"),
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="S",
+            help="Wait for answers so long at most, seconds. Default: 1; what the application is asked for: 5.",
+        ),
+        click.option("-d", "--destination", type=Names(), metavar="A,B", help="Only these nodes. Default: all."),
+        click.option("--pattern", metavar="PATTERN", help="Only nodes whose name fits, such as 'mail-*@*'."),
+        click.option(
+            "--matcher", type=click.Choice(["glob", "pcre"]), default="glob", help="pcre: PATTERN is a regular expression."
+        ),
+        click.option("-j", "--json", "json", is_flag=True, help="Print one JSON object, node to answer."),
+    ]
+
+    @functools.wraps(fn)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        how = {name: kwargs.pop(name) for name in ("timeout", "destination", "pattern", "matcher", "json")}
+        fn(*args, asked=Asked(**how), **kwargs)
+
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+class Asked:
+    """Whom a command line is about, and how it is answered."""
+
+    def __init__(
+        self, timeout: float | None, destination: tuple[str, ...] | None, pattern: str | None, matcher: str, json: bool
+    ) -> None:
+        if destination and pattern:
+            raise click.UsageError("-d names nodes and --pattern chooses some: give one of them.")
+        self.timeout = timeout
+        self.destination = list(destination) if destination else None
+        self.pattern = pattern
+        self.matcher = matcher
+        self.json = json
+        #: node -> answer, as far as they have come
+        self.replies: dict[str, Any] = {}
+        #: names that more than one node has answered under
+        self._twice: set[str] = set()
+
+    def options(self, timeout_s: float) -> dict[str, Any]:
+        """Return what ``Control.broadcast`` is told beside the command."""
+        return {
+            "destination": self.destination,
+            "pattern": self.pattern,
+            "matcher": self.matcher if self.pattern else None,
+            "timeout": self.waits_s(timeout_s),
+            "reply": True,
+            "callback": self.take,
+        }
+
+    def waits_s(self, timeout_s: float) -> float:
+        return timeout_s if self.timeout is None else self.timeout
+
+    def run(self, ask: Callable[[], object]) -> None:
+        """Ask. A request that cannot be made is a usage error."""
+        try:
+            ask()
+        except ValueError as exc:  # the library's own words for what was asked wrongly
+            raise click.UsageError(str(exc)) from exc
+
+    def take(self, reply: Reply) -> None:
+        """Note one answer; show it at once, unless all of them are one JSON object."""
+        self._twice |= reply.keys() & self.replies.keys()
+        self.replies.update(reply)
+        if not self.json:
+            for node, payload in reply.items():
+                show(node, payload)
+
+    def end(self, app: FastQ, timeout_s: float, *, count: bool) -> NoReturn:
+        """Say who is missing, and exit: 0; 1 if a node has answered with an error; 69 if nobody, or not everybody named, has."""
+        ctx = click.get_current_context()
+        replies = self.replies
+        if self.json:
+            click.echo(as_json(replies))
+        elif replies and count:
+            click.echo(f"\n{online(len(replies))}")
+        if self._twice:
+            click.echo(
+                f"Several nodes call themselves {', '.join(sorted(self._twice))}: give each its own name (worker -n).", err=True
+            )
+        missing = self._missing(app, self.waits_s(timeout_s))
+        if not replies:
+            click.echo(f"Error: {' '.join(missing)}", err=True)
+            ctx.exit(EX_UNAVAILABLE)
+        for line in missing:
+            click.echo(line, err=True)
+        if self.destination is not None and not set(self.destination) <= set(replies):
+            ctx.exit(EX_UNAVAILABLE)
+        ctx.exit(1 if any(failed(payload) for payload in replies.values()) else 0)
+
+    def _missing(self, app: FastQ, waited_s: float) -> list[str]:
+        """Return lines about nodes that were asked and have not answered."""
+        if self.replies and self.destination is None:
+            live = app.control.nodes()
+            silent = sorted(set(live) - set(self.replies)) if self.pattern is None else []
+            return [f"No answer within {waited_s:g} s from {', '.join(silent)}."] if silent else []
+        live = app.control.nodes()
+        if not live and not self.replies:
+            return ["No node is online."]
+        named = self.destination or []
+        lines = [] if self.replies or named else [f"No node has answered within {waited_s:g} s."]
+        if silent := [name for name in named if name in live and name not in self.replies]:
+            lines.append(f"Online, but no answer within {waited_s:g} s: {', '.join(silent)}.")
+        if absent := [name for name in named if name not in live and name not in self.replies]:
+            lines.append(f"Not online: {', '.join(name + _meant(name, live) for name in absent)}.")
+        if live and (absent or not self.replies):
+            lines.append(f"Online: {', '.join(live)}.")
+        return lines
+
+
+# --- commands ---
+
+
+def known_commands(kind: Kind, custom: bool) -> dict[str, Known]:
+    """Return the commands of a kind by name; ``custom``: also those that the application, imported by now, has added."""
+    found = {name: known for name, known in KNOWN.items() if known.kind == kind}
+    if custom:
+        from fastq.worker.control import known_panel  # lazy: only for names that no node has of itself
+
+        for command in known_panel().values():
+            if command.type == kind and command.visible:
+                arguments = tuple(Argument(name, type, getattr(type, "__name__", "value")) for name, type in command.args)
+                found[command.name] = Known(
+                    command.name,
+                    kind,
+                    command.help,
+                    command.signature or " ".join(f"[{name}]" for name, _ in command.args),
+                    arguments,
+                    variadic=command.variadic,
+                    timeout_s=command.default_timeout,
+                )
+    return found
+
+
+def find(kind: Kind, name: str, custom: bool) -> Known | None:
+    """Return a command by its name or alias. Unknown or of the other kind: a usage error, if ``custom`` ones were looked at."""
+    known = known_commands(kind, custom)
+    if custom:
+        from fastq.worker.control import known_panel  # lazy: only for names that no node has of itself
+
+        name = known_panel()[name].name if name in known_panel() else name
+    if (command := known.get(ALIASES.get(name, name))) is not None:
+        return command
+    other: Kind = "control" if kind == "inspect" else "inspect"
+    others = known_commands(other, custom)
+    if ALIASES.get(name, name) in others:
+        raise click.UsageError(f"{name!r} is a command of fastq {other}, not of fastq {kind}.")
+    if not custom:
+        return None
+    raise click.UsageError(
+        f"No such command {name!r}.{_meant_command(name, [*known, *others])} Commands: {', '.join(sorted(known))}."
+    )
+
+
+def usage(known: Known) -> str:
+    """Return the usage line of a command."""
+    return f"fastq {known.kind} {known.name} {known.signature}".rstrip()
+
+
+def arguments_of(known: Known, words: Iterable[str]) -> dict[str, Any]:
+    """Return what a command line says as arguments; a usage error names the word that is wrong."""
+    given = list(words)
+    if len(given) < known.required:
+        raise click.UsageError(f"{known.name} needs more arguments. Usage: {usage(known)}")
+    if len(given) > len(known.arguments) and known.variadic is None:
+        takes = f"takes {len(known.arguments)} at most" if known.arguments else "takes no arguments"
+        raise click.UsageError(f"{known.name} {takes}, and was given {len(given)}: {' '.join(given)}. Usage: {usage(known)}")
+    arguments: dict[str, Any] = {}
+    for argument, word in zip(known.arguments, given, strict=False):
+        try:
+            arguments[argument.name] = argument.type(word)
+        except (ValueError, TypeError) as exc:
+            raise click.UsageError(
+                f"{known.name}: {argument.name} is {word!r}, expected {argument.expected}. Usage: {usage(known)}"
+            ) from exc
+    if known.variadic is not None and (rest := given[len(known.arguments) :]):
+        arguments[known.variadic] = rest
+    return arguments
+
+
+def print_list(kind: Kind, known: dict[str, Known]) -> None:
+    """Print all commands of a kind, each with its help line."""
+    rows = [(f"{one.name} {one.signature}".rstrip(), one.help) for _, one in sorted(known.items())]
+    width = min(40, max(len(head) for head, _ in rows))
+    for head, text in rows:
+        if len(head) > width:
+            click.echo(head)
+            head = ""
+        click.echo(f"{head.ljust(width)}  {text}".rstrip())
+
+
+def _meant(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _meant_command(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
