@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.chaos.beats import Crowd, missing_and_double, sent  # noqa: E402
-from tests.servers import RedisServer  # noqa: E402
-from tests.workers import eventually  # noqa: E402
+from tests.chaos.beats import Crowd, missing_and_double, sent
+from tests.servers import RedisServer
+from tests.workers import eventually
 
 
 def main() -> int:

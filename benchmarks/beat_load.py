@@ -18,10 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fastq import _core  # noqa: E402
-from fastq.transports import TransportOptions, open_inspector  # noqa: E402
-from tests.chaos.beats import Beat  # noqa: E402
-from tests.servers import RedisServer  # noqa: E402
+from fastq import _core
+from fastq.transports import TransportOptions, open_inspector
+from tests.chaos.beats import Beat
+from tests.servers import RedisServer
 
 MODULE = """
 import random

@@ -5,7 +5,8 @@
     python benchmarks/events_cost.py --tasks 300000 --rounds 9 --rate 0
     python benchmarks/events_cost.py --json results/events_cost.json
 
-The rounds are paired: what else the machine does meets all ways. The listener is a process of its own that expands every event
+The rounds are paired: what else the machine does meets all ways. "Told": somebody has said that they listen, and reads nothing. The
+listener is a process of its own that expands every event
 (``app.events.Receiver`` into ``State``), on the same machine: it takes CPU that a monitor elsewhere would not.
 """
 
@@ -28,19 +29,33 @@ from fastq.bench.node import Node
 from fastq.bench.shapes import Shape
 from fastq.bench.stats import median
 from fastq.bench.trial import drain
+from fastq.transports import open_channel
+from fastq.transports.base import TransportOptions
 
-#: way -> (events are on, somebody listens)
-WAYS = {"off": (False, False), "off again": (False, False), "on, no listener": (True, False), "on, a listener": (True, True)}
+#: way -> (events are on, who listens)
+WAYS = {
+    "off": (False, ""),
+    "off again": (False, ""),
+    "on, no listener": (True, ""),
+    # all is told, and read by a machine that does not take its CPU from here
+    "on, told": (True, "elsewhere"),
+    "on, a listener": (True, "here"),
+}
 
 LISTENER = """
 import json, os, sys, threading, time
 from fastq import FastQ
 app = FastQ("listener", broker=sys.argv[1])
 state = app.events.State()
-receiver = app.events.Receiver(handlers={"*": state.event})
+heard = [0.0]
+def take(event):
+    heard[0] = time.monotonic()
+    state.event(event)
+receiver = app.events.Receiver(handlers={"*": take})
 def until_told():
     sys.stdin.read()
-    time.sleep(0.5)
+    while time.monotonic() - heard[0] < 1:  # it may be behind
+        time.sleep(0.1)
     receiver.should_stop = True
 threading.Thread(target=until_told, daemon=True).start()
 def ready():
@@ -70,7 +85,11 @@ def one(place: RedisPlace, n: int, way: str, rate: int | None) -> dict[str, Any]
     on, listened = WAYS[way]
     place.conf = {"worker_send_task_events": on, **({} if rate is None else {"event_rate_max": rate})}
     place.fill("noop", [(i,) for i in range(n)])
-    there = listener(place.broker_url) if listened else None
+    there = listener(place.broker_url) if listened == "here" else None
+    if listened == "elsewhere":
+        channel = open_channel(place.broker_url, TransportOptions())
+        channel.listen("bench", 600)
+        channel.close()
     heard: dict[str, Any] = {}
     with marks.Board(n) as board, Node(place, Shape("prefork", 1), board) as node:
         done = drain(place, node, board)
@@ -78,7 +97,7 @@ def one(place: RedisPlace, n: int, way: str, rate: int | None) -> dict[str, Any]
         assert there.stdin is not None and there.stdout is not None
         there.stdin.close()
         heard = json.loads(there.stdout.readline())
-        there.wait(10)
+        there.wait(60)
     return {"per_s": done.per_s, "cpu_us": done.cpu_s / done.tasks * 1e6, "lost": done.lost, **heard}
 
 

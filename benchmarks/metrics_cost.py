@@ -122,7 +122,12 @@ def drain_once(n: int, scraped: bool) -> dict[str, float]:
             over.set()
         if scraped:
             scraper.join()
-        return {"per_s": result.per_s, "scrapes": len(took), "scrape_ms": 1000 * median(took) if took else 0.0}
+        return {
+            "per_s": result.per_s,
+            "cpu_us": 1e6 * result.cpu_s / result.tasks,
+            "scrapes": len(took),
+            "scrape_ms": 1000 * median(took) if took else 0.0,
+        }
     finally:
         over.set()
         place.close()
@@ -176,16 +181,16 @@ def main() -> int:
             tree, kind = ways[way]
             drains[way].append(alone(trees[tree], DRAIN, kind, "--tasks", str(given.tasks)))
     base = "before" if given.before else "now"
-    print(f"{given.tasks:,} no-ops drained by one prefork process, {given.rounds} rounds, tasks/s:")
+    print(f"{given.tasks:,} no-ops drained by one prefork process, {given.rounds} rounds; tasks/s, CPU of the worker in us a task:")
     for way, runs in drains.items():
-        rates = [run["per_s"] for run in runs]
-        ratio = median(run["per_s"] / against["per_s"] for run, against in zip(runs, drains[base], strict=True))
-        scrapes = (
-            f", {sum(run['scrapes'] for run in runs):.0f} scrapes of {median(run['scrape_ms'] for run in runs):.1f} ms"
-            if "scraped" in way
-            else ""
+        pairs = list(zip(runs, drains[base], strict=True))
+        rate, cpu = (median(run[kind] / against[kind] for run, against in pairs) for kind in ("per_s", "cpu_us"))
+        print(
+            f"  {way:14}{median(run['per_s'] for run in runs):>10,.0f}/s{rate:>8.1%} of {base!r}"
+            f"{median(run['cpu_us'] for run in runs):>8.2f} us{cpu:>8.1%} of {base!r} (medians of pairs)"
         )
-        print(f"  {way:16} {median(rates):10,.0f}   {ratio:6.1%} of {base!r} (median of pairs){scrapes}")
+        if way.endswith("scraped"):
+            print(f"    {sum(run['scrapes'] for run in runs):.0f} scrapes of {median(run['scrape_ms'] for run in runs):.1f} ms")
     if given.json is not None:
         found = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "core_ns": core, "drains": drains}
         given.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -386,8 +386,10 @@ class ResultSet(Sequence[AsyncResult[R]]):
         wait: bool = False,
         timeout: float | None = None,
     ) -> None:
-        """Keep all that have not started from starting, and with ``terminate`` end those that run, as ``AsyncResult.revoke`` does, in
-        one go."""
+        """Keep all that have not started from starting, and with ``terminate`` end those that run, in one go.
+
+        See ``AsyncResult.revoke``.
+        """
         ids = []
         for result in self._leaves():
             if result.is_stored:

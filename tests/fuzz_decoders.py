@@ -23,6 +23,7 @@ from fastq.exceptions import ContentDisallowed, DecodeError, SecurityError
 from fastq.remote import decode_exception, encode_exception
 from fastq.security import make_signer
 from fastq.serialization import Serializers, ext_hook
+from fastq.worker.station import Request
 
 #: one input that takes longer than this is a hang, s: orders of magnitude above what any takes
 HANG_S = 10.0
@@ -103,6 +104,15 @@ def _bodies(name: str) -> list[bytes]:
     return [_serializers.dumps(name, value)[1] for value in (_VALUES if name != "yaml" else _VALUES[:1])]
 
 
+def read_request(data: bytes) -> None:
+    Request.read(data).concerns("w1@host")
+
+
+def _requests() -> list[bytes]:
+    values = {"method": "ping", "arguments": {"n": 1}, "destination": ["w1@host"], "reply_to": "r", "ticket": "t", "expires_ms": 5}
+    return [_core.packb(values), _core.packb({**values, "destination": None, "pattern": "w*"})]
+
+
 def _check(data: bytes) -> None:
     _signer.check(data)  # type: ignore[union-attr]
 
@@ -115,6 +125,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], object], list[bytes], tuple[type[Exce
     "yaml": (lambda data: _serializers.loads("application/x-yaml", data), _bodies("yaml"), (DecodeError,), 1),
     "result": (read_result, list(_records()), (DecodeError, ContentDisallowed, SecurityError), 15),
     "node": (read_node, _nodes(), (DecodeError,), 10),
+    "control request": (read_request, _requests(), (ValueError,), 5),
+    "sealed request": (_signer.unseal, [_signer.seal(request) for request in _requests()], (SecurityError,), 2),
     "signature": (_check, [_signer.sign(message) for message in _envelopes()], (SecurityError,), 5),
     **{
         f"compression {codec}": (

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastq.beat.entry import ScheduleEntry
+    from fastq.beat.entry import BeatLazyFunc, ScheduleEntry
     from fastq.beat.persistent import PersistentScheduler
     from fastq.beat.scheduler import Scheduler, SchedulingError
 
-__all__ = ["PersistentScheduler", "ScheduleEntry", "Scheduler", "SchedulingError"]
+__all__ = ["BeatLazyFunc", "PersistentScheduler", "ScheduleEntry", "Scheduler", "SchedulingError"]
 
 #: name -> module: imported at their first use
 _LATER = {
+    "BeatLazyFunc": "fastq.beat.entry",
     "PersistentScheduler": "fastq.beat.persistent",
     "ScheduleEntry": "fastq.beat.entry",
     "Scheduler": "fastq.beat.scheduler",

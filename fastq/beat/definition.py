@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fastq import _core
@@ -74,17 +75,18 @@ def of_application(app: FastQ, name: str, entry: Any) -> Definition:
     task = getattr(task, "name", task)
     if not isinstance(task, str) or not task:
         raise ImproperlyConfigured(f"{where}: task is {task!r}, expected the name of a task")
-    if entry.get("schedule") is None:
+    said = entry.get("schedule")
+    if said is None:
         raise ImproperlyConfigured(f"{where} has no schedule: expected seconds, a timedelta, crontab or another schedule")
     options = dict(entry.get("options") or {})
     missed = cast(Missed, options.pop("missed", None) or entry.get("missed") or "once")
+    if not isinstance(said, int | float | timedelta) and not callable(getattr(said, "next_after", getattr(said, "is_due", None))):
+        raise ImproperlyConfigured(f"{where}: schedule is {said!r}, expected seconds, a timedelta, crontab or another schedule")
     try:
-        schedule = maybe_schedule(entry["schedule"], bool(entry.get("relative", False)), app=app)
+        schedule = maybe_schedule(said, bool(entry.get("relative", False)), app=app)
         try:
             plain: Mapping[str, Any] | None = schedule.to_plain()
-        except TypeError:
-            if not callable(getattr(schedule, "next_after", None)):
-                raise TypeError(f"{schedule!r} is no schedule: expected seconds, a timedelta, crontab or another one") from None
+        except (TypeError, AttributeError):  # of a class of the application's own
             plain = None
     except (TypeError, ValueError) as exc:
         raise ImproperlyConfigured(f"{where}: {exc}") from exc

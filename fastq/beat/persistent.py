@@ -120,7 +120,7 @@ class PersistentScheduler(Scheduler):
             return
         tz, utc = self._zone()
         entries = {
-            name: {"last_run_at": _aware(entry.last_run_at).isoformat(), "total_run_count": entry.total_run_count}
+            name: {"last_run_at": _aware(entry.last_run_at).astimezone(UTC).isoformat(), "total_run_count": entry.total_run_count}
             for name, entry in self.schedule.items()
         }
         state = {"format": _FORMAT, "version": __version__, "tz": tz, "utc": utc, "entries": entries}

@@ -131,6 +131,10 @@ class Service:
 
     def _make(self) -> Any:
         if self.is_shared:
+            # lazy: as above
+            from fastq.beat.taking_in import check
+
+            check(self.app)
             return self.scheduler_cls(self.app, max_interval=self.max_interval, name=self.name)
         # as Celery makes them: they take the file's name, whether they keep one or not
         return self.scheduler_cls(

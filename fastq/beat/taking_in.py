@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from fastq.beat.definition import Definition, of_application, packed, unpacked
 from fastq.beat.instants import first_due_ms
-from fastq.exceptions import FastQError
+from fastq.beat.making import Maker
+from fastq.exceptions import FastQError, ImproperlyConfigured
 from fastq.transports.base import Edit, Planned, Timetable
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
 
-__all__ = ["entries_of", "take_in"]
+__all__ = ["check", "entries_of", "take_in"]
 
 logger = logging.getLogger("fastq.beat")
 
@@ -28,6 +29,19 @@ def entries_of(app: FastQ) -> Mapping[str, Any]:
     app.finalize()
     found: Mapping[str, Any] = app.conf.beat_schedule
     return found
+
+
+def check(app: FastQ) -> None:
+    """Raise ImproperlyConfigured, with its name, for an entry of the application's code that cannot be meant."""
+    for name, entry in entries_of(app).items():
+        definition = of_application(app, name, entry)
+        try:
+            first_due_ms(definition.times(app, name), 0)
+            Maker(app, name, definition)
+        except FastQError:
+            raise
+        except Exception as exc:  # options that no call has, a schedule of one's own
+            raise ImproperlyConfigured(f"beat_schedule[{name!r}]: {exc}") from exc
 
 
 def take_in(app: FastQ, timetable: Timetable) -> tuple[int, int, int]:

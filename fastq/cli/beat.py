@@ -84,6 +84,11 @@ def command(
         service = Service(app, max_interval, filename, scheduler, name=node.partition("@")[0], lifeline=embedded)
         if filename is not None and service.is_shared:
             raise ImproperlyConfigured("--schedule FILE means nothing to the shared scheduler, whose schedule is in the broker.")
+        if app.broker_url.lower().startswith("memory:"):
+            raise ImproperlyConfigured(
+                f"{app.broker_url!r} is a store inside one process, where no worker would see what beat sends: use sqlite:///FILE or "
+                "redis://"
+            )
         logfile = None if daemon.log is None else _expanded(daemon.log, node)
         set_process_name("Beat")
         setup_worker_logging(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import sys
 import threading
@@ -64,10 +65,9 @@ def command(settings: Settings, /, dump: bool, as_json: bool, camera: str | None
 
 def _top(settings: Settings) -> bool:
     """Show the live screen, where there is one; False if not."""
-    try:
-        top = importlib.import_module("fastq.cli.top")
-    except ImportError:
-        return False
+    if importlib.util.find_spec("textual") is None:
+        return False  # an extra
+    top = importlib.import_module("fastq.cli.top")
     click.get_current_context().invoke(top.command)
     return True
 

@@ -41,7 +41,11 @@ def queues(settings: Settings, /) -> None:
     finally:
         inspector.close()
     counts = ("ready", "delayed", "leased", "dead")
-    _table(("Queue", *map(str.capitalize, counts)), [(name, *(str(depth[key]) for key in counts)) for name, depth in depths])
+    rows = [(name, *(str(depth[key]) for key in counts)) for name, depth in depths]
+    if paused := app.control.paused().queues:
+        _table(("Queue", *map(str.capitalize, counts), "State"), [(*row, "paused" if row[0] in paused else "") for row in rows])
+        return
+    _table(("Queue", *map(str.capitalize, counts)), rows)
 
 
 @command.command("tasks")

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from fastq.cli.context import Settings, app_options, load_app
+from fastq.top.look import Looker
+from fastq.top.tables import headline, tables
+
+if TYPE_CHECKING:
+    from fastq.app import FastQ
 
 __all__ = ["command"]
 
@@ -40,17 +46,12 @@ def command(settings: Settings, /, interval: float, once: bool) -> None:
     Top(app, interval).run()
 
 
-def _print_once(app: object) -> None:
-    # lazy: as above
+def _print_once(app: FastQ) -> None:
+    # lazy: rich costs the live screen nothing
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from fastq.app import FastQ
-    from fastq.top.look import Looker
-    from fastq.top.tables import headline, tables
-
-    assert isinstance(app, FastQ)
     looker = Looker(app)
     try:
         look = looker.look()

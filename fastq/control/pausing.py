@@ -15,24 +15,26 @@ __all__ = ["Pausing"]
 
 
 class Pausing:
-    """What ``app.control`` does to let work rest. All of it holds until it is lifted, whatever restarts meanwhile; no worker need be
-    online."""
+    """What ``app.control`` does to let work rest.
+
+    All of it holds until it is lifted, whatever restarts meanwhile; no worker need be online.
+    """
 
     app: FastQ
 
     def pause_queue(self, *names: str) -> Paused:
         """Let no worker take anything from these queues; return all that is paused now.
 
-        On return nothing more is taken there. What runs, or was taken and starts within some 50 ms, goes on; a worker that hears of the
-        pause puts back what it holds and has not started. Messages still come in, and become due.
+        On return nothing more is taken there. What runs, or was taken and starts within some 50 ms, goes on; a worker that hears
+        of the pause puts back what it holds and has not started. Messages still come in, and become due.
         """
         return self._change(True, _checked("pause_queue", names), [])
 
     def pause_task(self, *names: str) -> Paused:
         """Let no worker start a task of these names; return all that is paused now.
 
-        What is sent waits in its queue; a worker that meets it puts it aside, unchanged and uncharged, and takes the next. So tasks of
-        other names in the same queues run on. It holds from the next fetch of each worker on.
+        What is sent waits in its queue; a worker that meets it puts it aside, unchanged and uncharged, and takes the next. So
+        tasks of other names in the same queues run on. It holds from the next fetch of each worker on.
         """
         return self._change(True, [], _checked("pause_task", names))
 

@@ -50,10 +50,11 @@ class Revoking(Broadcasting):
     ) -> list[Reply] | None:
         """Let one task, or several, not start any more. On return it is so, whether a worker is online or not.
 
-        What waits is ended at once with the state REVOKED, delayed tasks and retries too. What runs goes on and keeps its state, unless
-        ``terminate``: then it is interrupted on whatever node it runs, as far as its pool can, and ends as REVOKED too. With SIGTERM and
-        others an exception comes that passes ``except Exception``, so that ``finally`` runs; with SIGUSR1 one that the task may catch;
-        with SIGKILL and SIGQUIT a prefork process is killed. Nodes hear of it at once, one that is cut off when it is back.
+        What waits is ended at once with the state REVOKED, delayed tasks and retries too. What runs goes on and keeps its state,
+        unless ``terminate``: then it is interrupted on whatever node it runs, as far as its pool can, and ends as REVOKED too.
+        With SIGTERM and others an exception comes that passes ``except Exception``, so that ``finally`` runs; with SIGUSR1 one
+        that the task may catch; with SIGKILL and SIGQUIT a prefork process is killed. Nodes hear of it at once, one that is cut
+        off when it is back.
 
         An id is remembered for ``worker_revoke_expires``: should a message of it come later, it is discarded. ``queues``: look
         there first, besides the application's own; the broker's others are looked at only if a task was found in none of these.
@@ -96,8 +97,8 @@ class Revoking(Broadcasting):
         """Revoke all tasks with one of these stamps: those that wait, those that come within ``worker_revoke_expires``, and with
         ``terminate`` those that run.
 
-        ``headers``: stamps, each with a value or several. What waits is ended as far as it is found among the first 10,000 ready and
-        delayed messages of the application's queues (and of ``queues``); of the others each is discarded when its turn comes.
+        ``headers``: stamps, each with a value or several. What waits is ended as far as it is found among the first 10,000 ready
+        and delayed messages of the application's queues (and of ``queues``); of the others each is discarded when its turn comes.
         """
         if not isinstance(headers, Mapping) or not headers:
             raise TypeError(f"headers must be stamps and their values, as in {{'customer': 'acme'}}, not {headers!r:.80}")
@@ -114,7 +115,8 @@ class Revoking(Broadcasting):
             _Revocation(app, ids, "").run(among)
         if not (terminate or reply):
             return None
-        stamps = {header: list(values) if isinstance(values, set | frozenset | tuple) else values for header, values in headers.items()}
+        plain = (set, frozenset, tuple)
+        stamps = {header: list(values) if isinstance(values, plain) else values for header, values in headers.items()}
         arguments = {"headers": stamps, "terminate": terminate, "signal": name or None, "recorded": True}
         return self.broadcast("revoke_by_stamped_headers", arguments, destination if reply else None, reply=reply, **asking)
 

@@ -51,7 +51,7 @@ class Outbox:
 
     def _fresh(self) -> None:
         self._pid = os.getpid()
-        self._batches: deque[bytes] = deque()
+        self._batches: deque[tuple[bytes, int]] = deque()
         self._events: deque[dict[str, Any]] = deque()
         self._sent: deque[tuple[float, Publication]] = deque()
         self._left = 0
@@ -70,22 +70,26 @@ class Outbox:
     # --- putting in ---
 
     def put(self, packed: bytes, events: int = 1) -> None:
-        """Send a batch; ``events`` of its tasks count as dropped if that fails."""
+        """Send a batch; ``events`` count as dropped if that fails."""
         self._ready()
         if len(self._batches) >= BATCHES_MAX:
-            self.dropped += events
-            self._left += events
+            self._drop(events)
             return
-        self._batches.append(packed)
+        self._batches.append((packed, events))
         self._notify()
+
+    def take_left(self) -> int:
+        """Return how many were dropped and nobody has told of; whoever asks tells of them with the next batch."""
+        self._ready()
+        left, self._left = self._left, 0
+        return left
 
     def tell(self, type: str, **fields: Any) -> dict[str, Any]:
         """Send one event, together with others of the same moment."""
         self._ready()
         event = {"type": type, "timestamp": time.time(), **fields}
         if len(self._events) >= EVENTS_MAX:
-            self.dropped += 1
-            self._left += 1
+            self._drop(1)
         else:
             self._events.append(event)
             self._notify()
@@ -98,9 +102,7 @@ class Outbox:
         room = EVENTS_MAX - len(sent)
         now_s = time.time()
         if room < len(publications):
-            left = len(publications) - max(0, room)
-            self.dropped += left
-            self._left += left
+            self._drop(len(publications) - max(0, room))
             publications = publications[: max(0, room)]
         sent.extend([(now_s, publication) for publication in publications])
         self._notify()
@@ -155,6 +157,7 @@ class Outbox:
                 self._send()
             except Exception:  # events must never end what they tell of
                 logger.exception("Events could not be sent")
+                self._silent_until = time.monotonic() + PAUSE_S
             if not (self._batches or self._events or self._sent):
                 self._idle.set()
                 if self._wake.is_set():
@@ -164,41 +167,44 @@ class Outbox:
                 return
 
     def _send(self) -> None:
-        batches, told, left = self._take()
-        if not batches and not told:
+        batches, told, n = self._take()
+        if not n:
             return
-        n = len(batches) + len(told)
         if time.monotonic() < self._silent_until:
-            self._drop(n + left)
+            self._drop(n)
             return
         try:
             channel = self._channel
             if channel is None:
                 channel = self._channel = self._open_channel()
             if told and self._heard(channel):
-                batches.append(batch.pack(self.node, told=told, left=left))
+                batches.append(batch.pack(self.node, told=told, left=self.take_left()))
             if batches:
                 channel.send_events(batches, keep=self._keep, expires_s=self._expires_s)
         except FastQError as exc:
             if not self._silent_until:
                 logger.warning("Events cannot be sent now, and are dropped: %s", exc)
             self._silent_until = time.monotonic() + PAUSE_S
-            self._drop(n + left)
+            self._drop(n)
             self._drop_channel()
         else:
             self._silent_until = 0.0
 
     def _take(self) -> tuple[list[bytes], list[dict[str, Any]], int]:
-        batches, told = [], []
+        """Return batches, single events, and how many events that are in all."""
+        batches: list[bytes] = []
+        told: list[dict[str, Any]] = []
+        n = 0
         while self._batches:
-            batches.append(self._batches.popleft())
+            packed, events = self._batches.popleft()
+            batches.append(packed)
+            n += events
         while self._events:
             told.append(self._events.popleft())
         while self._sent:
             at_s, publication = self._sent.popleft()
             told.append(_sent(at_s, publication))
-        left, self._left = self._left, 0
-        return batches, told, left
+        return batches, told, n + len(told)
 
     def _heard(self, channel: Channel) -> bool:
         """Say whether somebody listens to single events, as far as is known: asked now and then. Batches are only made where a

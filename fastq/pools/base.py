@@ -83,7 +83,9 @@ class Pool(Protocol):
 
         Inside the task ``TaskCancelled`` is raised, with ``hard`` ``TaskKilled``; on an event loop ``asyncio.CancelledError`` for
         both. Called by the consumer. Only a delivery that is a batch of its own can be cancelled: in a longer batch a pool cannot
-        tell which one runs; ``alone`` says that nothing else of its batch can start any more. A task that ends meanwhile stays ended; True says that it was running when asked."""
+        tell which one runs; ``alone`` says that nothing else of its batch can start any more.
+
+        A task that ends meanwhile stays ended; True says that it was running when asked."""
         ...
 
     def alarm(self, after_s: float, error: type[BaseException], *, hard: bool, awaited: bool) -> Alarm:

@@ -15,7 +15,7 @@ from fastq.exceptions import ImproperlyConfigured
 from fastq.pools.alarms import SignalAlarms
 from fastq.pools.base import TaskCancelled, TaskKilled
 from fastq.pools.native import SIGNALS_S, ConsumerThread, NativeCalls
-from fastq.pools.slots import SlotCount
+from fastq.pools.slots import SlotCount, cancellable
 from fastq.pools.strikes import MainStrikes
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ class SoloPool(SlotCount):
         return self._calls.call(fn, args, kwargs)
 
     def cancel(self, task_id: str, *, hard: bool, alone: bool = False) -> bool:
-        """Raise it by a signal, as an alarm does. Which of a longer batch runs is seen in the main thread itself."""
+        """Raise it by a signal, as an alarm does; the main thread itself looks whether the task still runs."""
         batch = self._batch
-        if batch is None or not any(d.id == task_id for d in batch):
+        if batch is None or not cancellable(batch, task_id, alone):
             return False
         return self._strikes.strike(task_id, TaskKilled if hard else TaskCancelled, lambda: self._batch is batch)
 

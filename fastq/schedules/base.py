@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastq.running import app_finder
+from fastq.schedules.zones import read_zone
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
@@ -34,6 +35,7 @@ class BaseSchedule:
 
     nowfun: Callable[[], datetime] | None
     _app: FastQ | None
+    _own_tz: tzinfo | None = None
 
     def __init__(self, nowfun: Callable[[], datetime] | None = None, app: FastQ | None = None) -> None:
         """``nowfun``: returns the time instead of the application's clock; a naive one is in UTC."""
@@ -53,8 +55,12 @@ class BaseSchedule:
 
     @property
     def tz(self) -> tzinfo:
-        """Return the zone whose clock counts."""
-        return self.app.timezone
+        """Return the zone whose clock counts: its own, else the application's."""
+        return self._own_tz if self._own_tz is not None else self.app.timezone
+
+    @tz.setter
+    def tz(self, tz: str | tzinfo | None) -> None:
+        self._own_tz = read_zone(tz)
 
     @property
     def utc_enabled(self) -> bool:

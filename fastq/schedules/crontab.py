@@ -107,11 +107,6 @@ class crontab(Calendar):
         fields: dict[str, Any] = {field.name: part for field, part in zip(_LINE, parts, strict=True)}
         return cls(**fields, **kwargs)
 
-    @property
-    def tz(self) -> tzinfo:
-        """Return the zone whose clock counts: its own, else the application's."""
-        return self._own_tz if self._own_tz is not None else self.app.timezone
-
     # --- when it runs ---
 
     def next_after(self, moment: datetime) -> datetime:
@@ -136,7 +131,8 @@ class crontab(Calendar):
             before, after = shown.utcoffset(), shown.replace(fold=1).utcoffset()
             assert before is not None and after is not None
             run = (matching - before).replace(tzinfo=UTC)
-            back = changed_at((wall - before).replace(tzinfo=UTC), (wall - after).replace(tzinfo=UTC), zone)
+            second = wall.replace(tzinfo=UTC, microsecond=0)  # clocks are changed at whole ones
+            back = changed_at(second - before, second - after, zone)
             if run < back:
                 return run
             # the clock is put back before it shows the match: the times from there come first

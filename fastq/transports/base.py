@@ -130,7 +130,9 @@ class Broker(Protocol):
         nothing happens and the tag is in ``skipped``. DONE drops the message; RETRY replaces it by ``message`` at ``level`` after
         ``delay_ms``; DEAD moves it to the dead letters; RETURN puts it back at the head of its level unchanged (no charge), a batch
         keeps its order. RETURN with a ``reason``, the name of its task: it is parked among the delayed messages as long as that
-        name is paused, and put back as any other if it is not. ``results``: store ``result`` records here too and tell their inboxes (False: the caller has stored
+        name is paused, and put back as any other if it is not.
+
+        ``results``: store ``result`` records here too and tell their inboxes (False: the caller has stored
         them elsewhere; this includes ``effects.results``). The ``effects`` of a delivery happen in the same step as its verdict,
         whatever queues they concern: openings, growths, publications (waking who is idle there), counts (which may publish a body),
         drops (of a DEAD delivery, the join is kept as long as the dead letter). A count on a join

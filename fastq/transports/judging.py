@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fastq import _core
 from fastq.exceptions import EnvelopeError
+from fastq.records import Paused
 from fastq.transports.base import Finding, TransportOptions
 
-__all__ = ["DELIVERIES", "PROCESSES", "QueueSeen", "ago", "counted", "judge", "sent_ms"]
+__all__ = ["DELIVERIES", "PROCESSES", "QueueSeen", "ago", "counted", "judge", "judge_pauses", "sent_ms"]
 
 #: ready messages that are many: minutes of work for most workers
 BACKLOG = 100_000
@@ -79,6 +80,37 @@ def judge(seen: QueueSeen, options: TransportOptions, *, declared: bool) -> Iter
                 f"task {name}[{id}] was sent {ago(seen.now_ms - sent)} ago and is in the hands of {process}, which is alive",
                 "nothing, if it was meant to start late or to take long; else give it a time limit",
             )
+
+
+def judge_pauses(paused: Paused, parked: Mapping[str, Mapping[str, int]], now_ms: int) -> Iterator[Finding]:
+    """Say what rests. Pure. ``parked``: by queue, how many messages of which task names are put aside."""
+    for queue, since_ms in paused.queues.items():
+        yield Finding(
+            "note",
+            "paused-queue",
+            queue,
+            f"paused for {ago(now_ms - since_ms)}: no worker takes from it",
+            f"nothing, if that is meant; else: fastq resume -Q {queue}",
+        )
+    for task, since_ms in paused.tasks.items():
+        number = sum(counts.get(task, 0) for counts in parked.values())
+        yield Finding(
+            "note",
+            "paused-task",
+            task,
+            f"paused for {ago(now_ms - since_ms)}: no worker starts it; {counted(number, 'message')} put aside so far",
+            f"nothing, if that is meant; else: fastq resume -T {task}",
+        )
+    for queue, counts in parked.items():
+        for task, number in counts.items():
+            if task not in paused.tasks:
+                yield Finding(
+                    "warning",
+                    "left-parked",
+                    queue,
+                    f"{counted(number, 'message')} of task {task} put aside, though that is not paused: a resume was cut off",
+                    f"fastq resume -T {task} puts them back",
+                )
 
 
 def _stuck(seen: QueueSeen, alive: list[str], stale_ms: float) -> Iterator[Finding]:

@@ -1,15 +1,16 @@
 """End tasks that run on this node because they were revoked with a signal: the supervisor's side.
 
-It hears of them at once where remote control is on, and asks the broker at every renewal otherwise: so a node that was cut off, or
-that takes no requests, ends them too. It looks at the board who runs them, has their processes interrupt them, and looks again: what
-still runs in a prefork process then is killed with it. Elsewhere the process has other tasks, and what could not be interrupted is
-left alone and said.
+It hears of them at once where remote control is on, and asks the broker at every renewal besides: so a node that was cut off, or
+that takes no requests, ends them too. It looks at the board who runs them, has their processes interrupt them, and looks again:
+what still runs in a prefork process then is killed with it. Elsewhere the process has other tasks, and what could not be
+interrupted is left alone and said.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastq._core import STARTED, peek
@@ -58,11 +59,9 @@ class Cancelling:
         self._interval_s = node.hello.lease_ms / 3000
 
     def start(self) -> None:
-        try:
-            # what was revoked before does not start here
+        # What was revoked before does not start here. If the broker does not answer, the next look finds all of it.
+        with suppress(OperationalError):
             self._number, _ = self._node.terminated(0)
-        except OperationalError:
-            pass  # the next look finds all of them, and nothing of that runs
         self._again()
 
     def stop(self) -> None:
@@ -135,8 +134,8 @@ class Cancelling:
             if self._still(run) is None or self._kill(run):
                 continue
             logger.warning(
-                "Task %s[%s] was revoked with %s, and goes on: the pool %s could not interrupt it (it blocks, or it is in C code), and "
-                "its process has other tasks",
+                "Task %s[%s] was revoked with %s, and goes on: the pool %s could not interrupt it (it blocks, it is in C code, or "
+                "it caught the exception), and its process is not killed for it",
                 run.name,
                 run.id,
                 run.signal,

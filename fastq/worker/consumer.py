@@ -125,7 +125,6 @@ class Consumer:
         self.obey = orders.obey
         self.obey |= {
             "queues": self._exchange.change_queues,
-            "rename": self._exchange.take_new_name,
             "slots": self._resize,
             "recycle": self._recycle,
         }

@@ -59,9 +59,7 @@ class Consuming:
         for one in names:
             self._ending.pop(one, None)
         self._queues.take(names)
-        if anew:
-            self._order({"do": "rename"})
-        self._tell()
+        self._tell(anew)
         return True
 
     def cancel(self, name: str) -> bool:
@@ -80,12 +78,10 @@ class Consuming:
     def _names(self, name: str) -> tuple[str, ...]:
         return (name, copy_queue(name, self._node)) if name in self._broadcasts else (name,)
 
-    def _tell(self) -> None:
-        queues = self._queues
-        self._order(
-            {"do": "queues", "known": list(queues.known), "taken": list(queues.taken), "change": queues.changes},
-            standing="queues",
-        )
+    def _tell(self, anew: bool = False) -> None:
+        known, taken, change = self._queues.known, self._queues.taken, self._queues.changes
+        order = {"do": "queues", "known": list(known), "taken": list(taken), "change": change, "anew": anew}
+        self._order(order, standing="queues")
 
     def _look(self, waited_s: float) -> None:
         for name, change in list(self._ending.items()):

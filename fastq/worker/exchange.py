@@ -116,23 +116,24 @@ class Exchange:
     # --- other queues ---
 
     def change_queues(self, order: Mapping[str, Any]) -> None:
-        """Take in an order to take from other queues: carried out between two calls (``turn_over``)."""
+        """Take in an order to take from other queues: carried out between two calls (``turn_over``).
+
+        ``anew``: under a new name, as the present one cannot be entered any more on one of them.
+        """
         self._holdings.know(order["known"])
         self._change = tuple(order["taken"]), order["change"]
-
-    def take_new_name(self, order: Mapping[str, Any]) -> None:
-        """Take in an order to go on under a new name: the old one cannot be entered on a queue that is about to be taken from."""
-        self._anew = bool(self._orders.process)
+        if order["anew"] and self._orders.process:
+            self._anew = True
 
     @property
     def changing(self) -> bool:
-        return self._change is not None or self._anew
+        return self._change is not None
 
     def turn_over(self) -> None:
-        """Carry such orders out.
+        """Carry such an order out.
 
         First it leaves the idle lists, passing the baton: a wake sent here for a queue that is not taken from any more would be
-        lost. No call is open before or after, so the supervisor hears the truth: from what it drops here nothing is fetched any more.
+        lost. No call is open before or after, so the supervisor hears the truth: what is dropped here is not fetched from any more.
         """
         if self._anew:
             self._holdings.give_back(self._feeder.drop(self._holdings.held))
@@ -143,7 +144,7 @@ class Exchange:
         if self._anew:
             self._anew = False
             self._rename(f"{self._orders.process} goes on under a new name, to be entered on a queue once more", logging.DEBUG)
-        if self._change is not None:
+        if self._change is not None:  # another one may have come while the name was waited for: the last one counts
             (self.queues, number), self._change = self._change, None
             self._link.send({"takes": number})
         self._idleness.idle = False

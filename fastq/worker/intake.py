@@ -96,8 +96,8 @@ class Intake:
             paused = self._revoked.paused()
             self._pauses = paused.number
             self._gate.paused = frozenset(paused.tasks)
-            named = "; ".join(f"{kind} {', '.join(names)}" for kind, names in (("queues", paused.queues), ("tasks", paused.tasks)) if names)
-            logger.info("Paused now: %s", named or "nothing")
+            names = ", ".join([*(f"queue {name}" for name in paused.queues), *(f"task {name}" for name in paused.tasks)])
+            logger.info("Paused now: %s", names or "nothing")
             self._put_off(paused)
 
     def _put_off(self, paused: Paused) -> None:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from fastq.worker.loop import Loop
     from fastq.worker.services import Services
     from fastq.worker.shutdown import Stage
-    from fastq.worker.timeouts import Overrun
     from fastq.worker.steering import Steering
     from fastq.worker.tallies import Tallies
+    from fastq.worker.timeouts import Overrun
 
 __all__ = ["Node", "WorkerProcess"]
 

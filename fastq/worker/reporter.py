@@ -57,6 +57,8 @@ class Reporter:
         self._signum_of = signum_of
         self._most = 1 << 40 if not rate else max(1, int(rate * FLUSH_S))
         self._trace: Trace | None = None
+        #: never dropped: a slot may be about to write into it
+        self._kept: Trace | None = None
         self._outbox: Outbox | None = None
         self._told: deque[dict[str, Any]] = deque()
         self._left = 0
@@ -76,7 +78,9 @@ class Reporter:
         """Carry out ``{"do": "events", "on": bool}``."""
         if order["on"] and self._trace is None:
             self._outbox = self._open_outbox()
-            self._trace = self._runner.trace = Trace(other=self._ended, most=self._most, silent=self._silent())
+            trace = self._kept or Trace(other=self._ended, most=self._most, silent=self._silent())
+            trace.take()
+            self._kept = self._trace = self._runner.trace = trace
             self._flush_at = time.monotonic() + FLUSH_S
         elif not order["on"] and self._trace is not None:
             self._flush(())
@@ -167,7 +171,7 @@ class Reporter:
         self._look_what_runs(trace, held)
         n = len(trace)
         base_ms, runs, left = trace.take()
-        left += self._left
+        left += self._left + outbox.take_left()
         self._left = 0
         told = []
         while self._told:

@@ -70,7 +70,7 @@ class Services:
         self._parts.append(part)
 
     def open(self) -> None:
-        """Answer for health and metrics, before the broker has answered; ImproperlyConfigured if that cannot be as it was asked for."""
+        """Serve health and metrics, before the broker has answered; ImproperlyConfigured if ``worker_http`` cannot be served."""
         self.doors.open()
 
     def start(self) -> None:

@@ -35,6 +35,8 @@ __all__ = ["Request", "Station"]
 
 logger = logging.getLogger("fastq.worker.control")
 
+#: seconds between attempts to hear again, at most
+RETRY_S = 1.0
 #: characters of a pattern at most: a longer one is no name of nodes
 PATTERN_MAX = 256
 #: signed requests whose tickets are remembered, so that one which was overheard cannot be sent again
@@ -109,7 +111,7 @@ class Station:
         self._ear: Ear | None = None
         self._fd = -1
         self._commands: dict[str, Command] = {}
-        self._backoff = Backoff(longest_s=node.hello.lease_ms / 3000)
+        self._backoff = Backoff(longest_s=RETRY_S)
         self._retry: Timer | None = None
         self._deaf = False
         self._tickets: OrderedDict[str, None] = OrderedDict()

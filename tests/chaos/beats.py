@@ -72,7 +72,9 @@ class Beat:
 class Crowd:
     """Beats of one application, of which all but one may be dead at any time."""
 
-    def __init__(self, directory: Path, url: str, *, lease_s: float, entries: int = 5, every_s: float = 1.0, beats: int = 3) -> None:
+    def __init__(
+        self, directory: Path, url: str, *, lease_s: float, entries: int = 5, every_s: float = 1.0, beats: int = 3
+    ) -> None:
         (directory / "tasks.py").write_text(MODULE.format(url=url, lease_s=lease_s, entries=entries, every_s=every_s))
         self._directory = directory
         self.beats = [Beat(directory) for _ in range(beats)]

@@ -303,3 +303,15 @@ def test_a_socket_whose_queue_is_full_blocks_nobody(tmp_path: Path) -> None:
     assert heard(ear, len(said)) == said
     ear.close()
     channel.close()
+
+
+def test_whoever_asks_hears_whether_somebody_listens_to_events(transport: Transport, channel: Channel) -> None:
+    other = transport.channel()
+    assert not channel.listened()
+    other.listen("a", 60)
+    other.listen("b", 60)
+    assert channel.listened()
+    other.listen("a", 0)
+    assert channel.listened()
+    other.listen("b", 0)
+    assert not channel.listened()

@@ -31,7 +31,18 @@ from fastq.records import (
     Settlement,
     StoredResult,
 )
-from fastq.transports import Backend, Broker, Inspector, TransportOptions, open_backend, open_broker, open_inspector
+from fastq.transports import (
+    Backend,
+    Broker,
+    Inspector,
+    Timetable,
+    TransportOptions,
+    open_backend,
+    open_broker,
+    open_inspector,
+    open_timetable,
+)
+from fastq.transports.base import Edit, Tick
 from fastq.transports.redis.scripts import script
 from tests.contract.conftest import LEASE_MS, Held, envelope, held, publication, record
 from tests.contract.test_purge_flow import message
@@ -66,6 +77,16 @@ class Scene:
     def inspector(self) -> Inspector:
         self.opened.append(open_inspector(self.url, TransportOptions()))
         return self.opened[-1]  # type: ignore[no-any-return]
+
+    def timetable(self) -> Timetable:
+        self.opened.append(open_timetable(self.url, TransportOptions(), "app"))
+        return self.opened[-1]  # type: ignore[no-any-return]
+
+    def planned(self) -> None:
+        """Put an entry into the timetable, due at 1000."""
+        timetable = open_timetable(self.server.url, TransportOptions(), "app")
+        timetable.edit([Edit("e", b"d", 1000)])
+        timetable.close()
 
     def enter(self, *processes: str) -> None:
         self.straight.renew(("q", "r"), processes, LEASE_MS)
@@ -290,6 +311,27 @@ CASES = (
     ),
 )
 
+
+
+def ticked(scene: Scene) -> Any:
+    timetable = scene.timetable()
+    (plan,) = timetable.get(["e"])
+    edit = plan.edit if plan is not None else 0
+    late = Publication("q", envelope("late"), 2, delay_ms=HOUR_MS)
+    ticks = [
+        Tick("e", edit, 1000, 2000, [publication("1"), publication("2", "r", 5), late]),
+        Tick("e", edit, 2000, 3000, [publication("3")]),
+    ]
+    return timetable.fire("me", ticks)
+
+
+TIMETABLE = (
+    Case("tick", b"tick", ticked, lambda s: s.planned()),
+    Case("edit", b"edit_timetable", asked(lambda t: len(t.edit([Edit("e", b"new", 50)])), "timetable"), lambda s: s.planned()),
+    Case("lead", b"lead", asked(lambda t: t.lead("me", 60_000).leads, "timetable")),
+    Case("resign", b"resign", asked(lambda t: t.resign("me"), "timetable"), asked(lambda t: t.lead("me", 60_000), "timetable")),
+)
+
 #: cases that are also cut when the server has forgotten the scripts, as one that was restarted has
 FORGOTTEN = (
     "publish-bulk",
@@ -378,6 +420,8 @@ def dump(client: Any) -> dict[str, Any]:
             value = sorted(client.smembers(key))
         elif kind == "hash":
             value = {k: _MADE_AT.sub(b"made at", v) for k, v in client.hgetall(key).items()}
+            if name.endswith(":states"):
+                value = {k: re.sub(rb"\b1\d{12}\b", b"a time", v) for k, v in value.items()}
             if name.endswith(":dead:messages"):
                 value = {k: re.sub(rb"^\d+", b"died at", v) for k, v in value.items()}
         else:
@@ -397,7 +441,7 @@ def _member(name: str, member: bytes, score: float, now_ms: int) -> Any:
 
 
 @pytest.mark.parametrize("when", WHENS)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES + TIMETABLE, ids=lambda case: case.name)
 def test_a_cut_call_made_again_leaves_what_one_call_leaves(case: Case, when: str, server: RedisServer, proxy: Proxy) -> None:
     expected, found = run(case, server, proxy), run(case, server, proxy, when)
     assert found[0] == expected[0]

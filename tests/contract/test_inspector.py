@@ -47,6 +47,22 @@ def test_peek_shows_the_order_and_takes_nothing(publish: Publish, worker: Worker
     assert worker.ids() == ["high", "low", "low too"]
 
 
+def test_delayed_shows_what_is_due_next_and_takes_nothing(publish: Publish, worker: Worker, transport: Transport) -> None:
+    inspector = transport.inspector()
+    assert inspector.delayed("q", 10) == []
+    now_ms = transport.broker().now_ms()
+    publish("late", "late too", delay_ms=90_000)
+    publish("soon", delay_ms=60_000, level=7)
+    publish("ready")
+    found = inspector.delayed("q", 10)
+    assert ids([message for _, _, message in found]) == ["soon", "late", "late too"]
+    assert [level for _, level, _ in found] == [7, 0, 0]
+    assert 59_000 < found[0][0] - now_ms < 70_000 < 89_000 < found[1][0] - now_ms < 100_000
+    assert ids([message for *_, message in inspector.delayed("q", 1, 1)]) == ["late"]
+    assert inspector.delayed("q", 10, 3) == [] and inspector.delayed("q", 0) == []
+    assert inspector.depth("q")["delayed"] == 3 and worker.ids() == ["ready"]
+
+
 def test_purge_drops_what_waits_and_leaves_what_runs(publish: Publish, worker: Worker, transport: Transport) -> None:
     inspector = transport.inspector()
     publish("running")

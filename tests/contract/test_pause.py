@@ -227,7 +227,9 @@ def test_a_lost_reply_to_parking_changes_nothing_twice(broker: Broker, worker: W
     assert transport.inspector().parked("q") == {"task": 1}
 
 
-def test_parking_charges_nothing_and_keeps_the_mark(broker: Broker, worker: Worker, transport: Transport, publish: Publish) -> None:
+def test_parking_charges_nothing_and_keeps_the_mark(
+    broker: Broker, worker: Worker, transport: Transport, publish: Publish
+) -> None:
     message = envelope("a", charged=1, paid=True)
     publish(Publication("q", message, 7))
     broker.pause(tasks=["task"])
@@ -292,7 +294,8 @@ def test_pausing_at_random_loses_and_doubles_nothing(
     for _ in range(150):
         match rng.randrange(7):
             case 0:
-                some = [named(f"{sent + i}", rng.choice("ab"), rng.choice([0, 4]), rng.choice("qr")) for i in range(rng.randrange(6))]
+                new = range(sent, sent + rng.randrange(6))
+                some = [named(str(i), rng.choice("ab"), rng.choice([0, 4]), rng.choice("qr")) for i in new]
                 publish(*some)
                 sent += len(some)
             case 1:

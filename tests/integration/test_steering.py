@@ -50,7 +50,8 @@ def teller(module: ModuleType, node: str) -> Callable[..., Any]:
 
 def ticks(folder: Path) -> list[tuple[int, int]]:
     path = folder / "ticks"
-    rows = path.read_text().splitlines() if path.exists() else []
+    text = path.read_text() if path.exists() else ""
+    rows = text.rpartition("\n")[0].splitlines()  # a line may just be written
     return [(int(number), int(charged)) for number, charged in map(str.split, rows)]
 
 

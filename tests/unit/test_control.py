@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 
 from fastq import FastQ, chain, chord, group
 from fastq.control import Control
+from fastq.control.revoking import signal_name
 from fastq.exceptions import ChordError, TaskRevokedError
 from fastq.records import DONE, Fetch, Settlement
 from fastq.result import EagerResult, GroupResult, ResultSet
+from fastq.stamps import stamp_names
 from fastq.testing import start_worker
 from fastq.transports import memory, open_inspector
 
@@ -202,13 +205,56 @@ def test_a_revocation_is_remembered_as_long_as_the_setting_says(name: str) -> No
         assert broker.revoked() == (0, [])
 
 
-def test_what_cannot_be_done_yet_is_refused(app: FastQ) -> None:
+def test_what_waits_is_terminated_without_a_worker_and_nobody_answers(app: FastQ) -> None:
+    result, other = app.tasks["add"].delay(1, 2), app.tasks["add"].delay(1, 2)
+    result.terminate()
+    assert app.control.revoke(other.id, terminate=True, signal=9, reply=True, timeout=0.1) == []
+    assert (result.state, other.state) == ("REVOKED", "REVOKED")
+    assert app.control.revoke([], reply=True) == []
+    broker = app.open_broker()
+    assert broker.terminated()[1] == {result.id: "SIGTERM", other.id: "SIGKILL"}
+
+
+@pytest.mark.parametrize(("given", "name"), [("SIGTERM", "SIGTERM"), ("kill", "SIGKILL"), (10, "SIGUSR1"), (signal.SIGINT, "SIGINT")])
+def test_a_signal_has_a_name_or_a_number(given: str | int, name: str) -> None:
+    assert signal_name(given) == name
+
+
+@pytest.mark.parametrize("given", ["SIGNOTHING", "", 12345])
+def test_what_is_no_signal_is_refused_before_anything_is_revoked(app: FastQ, given: Any) -> None:
     result = app.tasks["add"].delay(1, 2)
-    with pytest.raises(NotImplementedError, match="terminate"):
-        result.revoke(terminate=True)
-    with pytest.raises(NotImplementedError, match="reply"):
-        app.control.revoke(result.id, reply=True)
+    with pytest.raises(ValueError, match="is no signal of this system"):
+        app.control.terminate(result.id, signal=given)
     assert result.state == "PENDING"
+
+
+def test_what_waits_with_a_stamp_is_revoked_and_what_comes_later_is_discarded(app: FastQ) -> None:
+    def sent(customer: str, **options: Any) -> Any:
+        signature = app.tasks["add"].s(1, 2).set(**options)
+        signature.stamp(customer=customer)
+        return signature.delay()
+
+    acme, late, other = sent("acme"), sent("acme", countdown=60), sent("other")
+    app.control.revoke_by_stamped_headers({"customer": {"acme", "nobody"}})
+    assert [result.state for result in (acme, late, other)] == ["REVOKED", "REVOKED", "PENDING"]
+    broker = app.open_broker()
+    assert set(stamp_names("customer", ["acme", "nobody"])) <= set(broker.revoked()[1])
+    with pytest.raises(TypeError, match="headers must be stamps"):
+        app.control.revoke_by_stamped_headers([("customer", "acme")])  # type: ignore[arg-type]
+
+
+def test_names_that_are_paused_are_told_until_they_are_resumed(app: FastQ) -> None:
+    control = app.control
+    assert set(control.pause_queue("q", "r", "q").queues) == {"q", "r"}
+    assert set(control.pause_task("add").tasks) == {"add"}
+    assert set(control.paused().queues) == {"q", "r"}
+    control.resume_queue("q", "r")
+    assert not control.resume_task("add").number
+    for method in (control.pause_queue, control.pause_task, control.resume_queue, control.resume_task):
+        with pytest.raises(TypeError, match="needs a name"):
+            method()
+        with pytest.raises(TypeError, match="takes names"):
+            method(["a", "b"])  # type: ignore[arg-type]
 
 
 def test_what_celery_takes_to_reach_workers_is_accepted(app: FastQ) -> None:

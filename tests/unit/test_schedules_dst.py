@@ -121,17 +121,20 @@ EVERY = st.just("*")
     hour=EVERY | field(0, 23) | field(0, 3),
     day_of_week=EVERY | EVERY | field(0, 6),
     day_of_month=EVERY | EVERY | field(1, 31),
-    before_s=st.integers(0, 26 * 3600),
+    before_s=st.integers(0, 26 * 3600) | st.floats(0, 8000),
 )
 @example(change=("Europe/Berlin", "2026-10-25T01:00"), minute="*", hour="*", day_of_week="*", day_of_month="*", before_s=1)
+@example(
+    change=("Australia/Lord_Howe", "2026-04-04T15:00"), minute={1, 2, 30}, hour="*", day_of_week="*", day_of_month="*", before_s=0.1
+)
 @example(change=("Pacific/Apia", "2011-12-30T10:00"), minute="*", hour={0, 3}, day_of_week={5}, day_of_month="*", before_s=7200)
 def test_next_after_finds_what_a_walk_through_every_minute_finds(change, minute, hour, day_of_week, day_of_month, before_s) -> None:  # type: ignore[no-untyped-def]
     name, moment = change
     zone = ZoneInfo(name)
     times = crontab(minute, hour, day_of_week, day_of_month, tz=name)
     start = datetime.fromisoformat(moment).replace(tzinfo=UTC) - timedelta(seconds=before_s)
-    end = start.replace(second=0) + timedelta(hours=30)
-    floor = start.replace(second=0)
+    floor = start.replace(second=0, microsecond=0)
+    end = floor + timedelta(hours=30)
     expected = [run for run in walked(times, zone, floor - timedelta(minutes=1), end) if run > start]
     found = times.runs_between(start, end)
     assert found == expected

@@ -239,6 +239,19 @@ def test_a_schedule_of_ones_own_says_when_it_runs_or_whether_it_is_due() -> None
         Due().next_after(NOW)
 
 
+def test_a_class_of_ones_own_can_have_a_zone_of_its_own() -> None:
+    class Zoned(crontab):
+        def __init__(self, *args: Any, tz: Any = None, **kwargs: Any) -> None:
+            self.tz = tz
+            super().__init__(*args, tz=tz, **kwargs)
+
+    zoned = Zoned(0, 4, tz="Asia/Kolkata")
+    assert zoned.next_after(NOW) == at("2026-03-01T22:30")
+    zoned.tz = "UTC"
+    assert zoned.next_after(NOW) == at("2026-03-02T04:00")
+    assert zoned.maybe_make_aware(datetime(2026, 3, 1, 12)) == NOW
+
+
 # --- plain values ---
 
 

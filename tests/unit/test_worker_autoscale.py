@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from fastq.cli.worker import command as worker_command
 from fastq.exceptions import ImproperlyConfigured, OperationalError
 from fastq.worker.autoscale import LOOK_S, Autoscaler, Bounds, Look, Past, decide, keepalive_s
 from fastq.worker.capacity import Capacity, CapacityError
+from fastq.worker.hello import Hello, configure, introduce
 from fastq.worker.loop import Loop
-from tests.unit.test_worker_banner import HELLO
+from fastq.worker.options import WorkerOptions
+from tests.unit.test_worker_banner import HELLO, application
 
 BOUNDS = Bounds(8, 2)
 KEEP_S = 30.0
@@ -219,6 +224,42 @@ def test_the_keepalive_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("AUTOSCALE_KEEPALIVE", wrong)
         with pytest.raises(ImproperlyConfigured, match=r"AUTOSCALE_KEEPALIVE='.*expected seconds"):
             keepalive_s()
+
+
+# --- the command line ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--autoscale", "3,10"], "MIN (10) is more than MAX (3). The larger number comes first: 10,3."),
+        (["--autoscale", "many"], "'many' is not MAX,MIN"),
+        (["--autoscale", "1,2,3"], "'1,2,3' is not MAX,MIN"),
+        (["--autoscale", "4,0"], "MIN is 0: a worker runs one task at least"),
+        (["--autoscale", "4", "-P", "solo"], "--autoscale and the solo pool exclude each other"),
+    ],
+)
+def test_bounds_that_make_no_sense_are_refused(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(worker_command, arguments)
+    assert done.exit_code == 2 and said in " ".join(done.output.split()), done.output
+
+
+def test_min_left_out_is_one() -> None:
+    bounds = next(option.type for option in worker_command.params if option.name == "autoscale")
+    assert bounds.convert("4", None, None) == (4, 1) and bounds.convert("4,4", None, None) == (4, 4)
+
+
+def test_autoscale_takes_the_place_of_concurrency_and_solo_by_a_setting_is_refused_too() -> None:
+    app = application(worker_pool="prefork")
+    hello = introduce(app, configure(app, WorkerOptions(autoscale=(8, 3), concurrency=5)))
+    assert (hello.concurrency, hello.processes, hello.autoscale) == (3, 3, (8, 3))
+    assert Hello.from_message(json.loads(json.dumps(hello.to_message()))) == hello
+    options = WorkerOptions(pool="threads", autoscale=(90, 3), processes=2)
+    assert WorkerOptions.from_json(options.to_json()) == options
+    threads = introduce(app, configure(app, options))
+    assert (threads.processes, threads.slots, threads.room) == (2, 3, 90)
+    with pytest.raises(ImproperlyConfigured, match="--autoscale with the solo pool"):
+        configure(application(worker_pool="solo"), WorkerOptions(autoscale=(8, 3)))
 
 
 # --- sizes ---

@@ -436,6 +436,19 @@ def test_a_node_is_found_by_its_local_socket_until_it_ends(
     assert list(tmp_path.glob("*/*")) == []
 
 
+def test_other_users_and_other_containers_are_strangers(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    doors, door = Doors(node), Door(os.getpid(), node.name, os.getuid())
+    ours, theirs = socket.socketpair()
+    with ours, theirs, door.listen():
+        for uid, admitted in ((os.getuid(), True), (0, True), (os.getuid() + 1, False)):
+            monkeypatch.setattr(doors_module, "_peer", lambda client, door, uid=uid: (os.getpid(), uid))
+            assert doors._admit(ours) is admitted
+        for pid, uid in ((0, os.getuid()), (os.getpid(), os.getuid() + 1)):
+            monkeypatch.setattr(doors_module, "_peer", lambda client, door, pid=pid, uid=uid: (pid, uid))
+            assert door.connect(1) is None
+    door.leave()
+
+
 def test_health_asks_at_an_address(node: Any, turning: Callable[[Loop], None], tmp_path: Path) -> None:
     node.hello.http = f"unix:{tmp_path / 'w'}"
     doors = Doors(node)

@@ -95,10 +95,6 @@ def test_a_task_shows_how_it_came() -> None:
 
 
 def test_arguments_are_read_only_where_that_is_safe() -> None:
-    class Evil:
-        def __reduce__(self) -> Any:
-            raise AssertionError("nobody may pickle this")
-
     def shown(message: bytes, **how: Any) -> tuple[Any, Any]:
         info = described(Node(), "default", message, **how)  # type: ignore[arg-type]
         assert info is not None
@@ -145,9 +141,9 @@ def test_names_of_tasks_are_known_without_the_application() -> None:
 
 def test_every_command_of_celery_is_there() -> None:
     celery = (
-        "active active_queues add_consumer autoscale cancel_consumer clock conf disable_events enable_events heartbeat hello memdump "
-        "memsample objgraph ping pool_grow pool_restart pool_shrink query_task rate_limit registered report reserved revoke "
-        "revoke_by_stamped_headers revoked scheduled shutdown stats terminate time_limit "
+        "active active_queues add_consumer autoscale cancel_consumer clock conf disable_events enable_events heartbeat hello "
+        "memdump memsample objgraph ping pool_grow pool_restart pool_shrink query_task rate_limit registered report reserved "
+        "revoke revoke_by_stamped_headers revoked scheduled shutdown stats terminate time_limit "
         "dump_active dump_conf dump_reserved dump_revoked dump_schedule dump_tasks"
     )
     assert set(celery.split()) <= set(commands())

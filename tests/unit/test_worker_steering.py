@@ -28,9 +28,8 @@ def tell(made: Rig, known: Sequence[str], taken: Sequence[str], change: int, *, 
     before = len(made.names)
     made.broker.renew(known, [made.process], made.lease_ms)
     made.queues = tuple(known)
-    if rename:
-        made.link.send({"order": {"do": "rename"}})
-    made.link.send({"order": {"do": "queues", "known": list(known), "taken": list(taken), "change": change}})
+    order = {"do": "queues", "known": list(known), "taken": list(taken), "change": change, "anew": rename}
+    made.send({"order": order})
     wait_for(lambda: change in made.said("takes"), f"change {change}")
     assert len(made.names) == before + rename
 
@@ -141,7 +140,8 @@ def test_orders_that_come_before_the_name_hold_from_the_first_fetch_on() -> None
     with rig({"t": ran}, start=False, queues=("default", "b")) as made:
         made.publish(message("t", 1, id="x1"))
         made.publish(message("t", 2, id="x2"), queue="b")
-        made.link.send({"order": {"do": "queues", "known": ["default", "b"], "taken": ["b"], "change": 1}})
+        order = {"do": "queues", "known": ["default", "b"], "taken": ["b"], "change": 1, "anew": True}
+        made.send({"order": order})
         made.start()
         wait_for(lambda: ran.runs == {2: 1} and made.consumer._idleness.idle, "the run")
         assert ready(made, "default") == 1
@@ -152,11 +152,11 @@ def test_slots_grow_and_shrink_under_running_tasks_and_each_runs_once() -> None:
     with rig({"long": blocked}) as made:
         made.publish(*[message("long", n, id=f"x{n}") for n in range(6)])
         blocked.await_start()
-        made.link.send({"order": {"do": "slots", "n": 4}})
+        made.send({"order": {"do": "slots", "n": 4}})
         for _ in range(3):
             blocked.await_start()
         assert len(blocked.ids) == 4 and made.pool.free == 0
-        made.link.send({"order": {"do": "slots", "n": 2}})
+        made.send({"order": {"do": "slots", "n": 2}})
         wait_for(lambda: made.pool.slots == 2, "the order")
         assert made.pool.free == 0 and ready(made, "default") == 2, "busy slots finish first"
         blocked.gate.set()
@@ -245,7 +245,8 @@ def test_leases_are_entered_before_the_processes_are_told() -> None:
     node = Node()
     assert node.consuming.add("b")
     assert node.store.leases == {("default", "p"), ("b", "p")}
-    assert node.standing["queues"] == {"do": "queues", "known": ["default", "b"], "taken": ["default", "b"], "change": 1}
+    both = ["default", "b"]
+    assert node.standing["queues"] == {"do": "queues", "known": both, "taken": both, "change": 1, "anew": False}
     assert not node.consuming.add("b")
     assert len(node.orders) == 1
 
@@ -287,9 +288,9 @@ def test_a_queue_that_was_let_go_of_is_taken_again_under_new_names_and_keeps_its
     node.turn_until(lambda: node.queues.leased == ("default",))
     node.consuming.add("c")
     assert node.orders[-1]["known"] == ["default", "b", "c"]
-    assert {"do": "rename"} not in node.orders
+    assert not any(order["anew"] for order in node.orders)
     node.consuming.add("b")
-    assert node.orders[-2] == {"do": "rename"} and node.orders[-1]["taken"] == ["default", "c", "b"]
+    assert node.orders[-1]["anew"] and node.orders[-1]["taken"] == ["default", "c", "b"]
     assert node.orders[-1]["known"] == ["default", "b", "c"]
 
 
@@ -300,7 +301,7 @@ def test_a_queue_that_is_taken_again_at_once_keeps_its_leases() -> None:
     node.knows = 9
     for _ in range(5):
         node.loop.turn(longest_s=0.1)
-    assert ("default", "p") in node.store.leases and {"do": "rename"} not in node.orders
+    assert ("default", "p") in node.store.leases and not node.orders[-1]["anew"]
 
 
 def test_a_broadcast_queue_is_taken_with_the_copies_of_this_node(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,6 +266,7 @@ class Rig:
         self._thread = threading.Thread(target=self._run, name="process")
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor")
         self._producer = itertools.count(1)
+        self._sending = threading.Lock()
 
     def _outcomes(self, app: FastQ, failures: Failures, report_started: bool) -> Outcomes:
         store = self.backend
@@ -300,7 +301,7 @@ class Rig:
             for told in messages:
                 self.heard.append(told)
                 if "fenced" in told and self.renames:
-                    self.link.send({"process": self._new_name()})
+                    self.send({"process": self._new_name()})
 
     def _new_name(self) -> str:
         self.names.append(next(self._names))
@@ -315,6 +316,11 @@ class Rig:
         self._thread.start()
         self._supervisor.start()
         self.link.send({"start": {"process": self._new_name()}})
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send to the process: from the test, while the supervisor may answer it."""
+        with self._sending:
+            self.link.send(message)
 
     def publish(self, *messages: bytes, queue: str = "default") -> None:
         self.broker.publish("producer", next(self._producer), [Publication(queue, m) for m in messages])

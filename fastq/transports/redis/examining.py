@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from fastq.exceptions import OperationalError
 from fastq.transports.base import Finding, Scope, TransportOptions
-from fastq.transports.judging import counted
-from fastq.transports.redis import health, verdicts
+from fastq.transports.judging import counted, judge_pauses
+from fastq.transports.redis import health, pausing, verdicts
 from fastq.transports.redis.address import parse
 from fastq.transports.redis.broker import RedisBroker
 from fastq.transports.redis.connection import Connection
@@ -84,7 +84,18 @@ class RedisExaminer:
             for queue in self.queues:
                 if queue not in scan.unusable:
                     yield from self._queue(queue, queue in declared, mender)
+            yield from self._pauses([queue for queue in self.queues if queue not in scan.unusable])
             yield from self._ownerless(scan, mender)
+
+    def _pauses(self, queues: Sequence[str]) -> Iterator[Finding]:
+        connection = self._connection
+        try:
+            fields, (seconds, us) = connection.call([("HGETALL", self._keys.paused), ("TIME",)])
+            paused = pausing.read(fields)
+        except (OperationalError, ValueError):
+            return  # a key of another type, or with other fields: that has been told
+        parked = {queue: counts for queue in queues if (counts := pausing.count(connection, self._keys.queue(queue)))}
+        yield from judge_pauses(paused, parked, int(seconds) * 1000 + int(us) // 1000)
 
     def _queue(self, queue: str, declared: bool, mender: Mender) -> Iterator[Finding]:
         first = list(findings(look(self._connection, self._keys, queue, self._scope.limit), self._options, declared=declared))

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from fastq.transports.base import Finding, Scope, TransportOptions
-from fastq.transports.judging import DELIVERIES, PROCESSES, QueueSeen, judge, sent_ms
-from fastq.transports.sqlite import schema
+from fastq.transports.judging import DELIVERIES, PROCESSES, QueueSeen, judge, judge_pauses, sent_ms
+from fastq.transports.sqlite import pausing, schema
 from fastq.transports.sqlite.errors import code
 from fastq.transports.sqlite.file_health import file_findings
 from fastq.transports.sqlite.mending import LEFTOVERS, mend
@@ -160,6 +160,8 @@ class SQLiteExaminer:
             seen = self._look(sql, queue, numbers.get(queue, 0))
             self.looked += seen.ready + seen.delayed + sum(seen.holds.values()) + seen.dead
             yield from judge(seen, self._options, declared=queue in declared)
+        parked = {queue: counts for queue in self.queues if (counts := pausing.count(sql, numbers.get(queue, 0)))}
+        yield from judge_pauses(pausing.read(sql), parked, time.time_ns() // 1_000_000)
 
     def _look(self, sql: sqlite3.Connection, queue: str, no: int) -> QueueSeen:
         low, high = bounds(no)

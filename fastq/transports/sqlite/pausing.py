@@ -56,9 +56,10 @@ def change(sql: sqlite3.Connection, pausing: bool, queues: Sequence[str], tasks:
 
 def holders(sql: sqlite3.Connection, queues: Iterable[int]) -> list[str]:
     """Return the processes with a live lease on these queues."""
-    wanted = str(list(queues))
     rows = sql.execute(
-        "SELECT DISTINCT process FROM leases WHERE gone_ms = 0 AND beat > 0 AND queue IN (SELECT value FROM json_each(?))", (wanted,)
+        "SELECT DISTINCT process FROM leases"
+        " WHERE gone_ms = 0 AND beat > 0 AND queue IN (SELECT value FROM json_each(?))",
+        (str(list(queues)),),
     )
     return [process for (process,) in rows]
 
@@ -107,7 +108,8 @@ ABOVE = 1 << 62
 
 def _parked(sql: sqlite3.Connection, queue: int, below: int) -> list[tuple[int, int, int, bytes]]:
     return sql.execute(
-        "SELECT id, due_ms, level, message FROM delayed WHERE queue = ? AND due_ms >= ? AND due_ms < ? ORDER BY due_ms DESC LIMIT ?",
+        "SELECT id, due_ms, level, message FROM delayed"
+        " WHERE queue = ? AND due_ms >= ? AND due_ms < ? ORDER BY due_ms DESC LIMIT ?",
         (queue, PARKED_MS, below, STEP),
     ).fetchall()
 

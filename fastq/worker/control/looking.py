@@ -66,8 +66,7 @@ def _shown(node: Node, tasks: Iterable[Any], safe: bool | None) -> list[dict[str
 def scheduled(node: Node, safe: bool | None = False) -> Any:
     """Return the delayed tasks that wait in the broker, in the queues of this node."""
     return [
-        {"eta": _iso(due_ms), "priority": TIMER_PRIORITY, "request": request}
-        for due_ms, request in _delayed(node, safe=bool(safe))
+        {"eta": _iso(due_ms), "priority": TIMER_PRIORITY, "request": request} for due_ms, request in _delayed(node, safe=bool(safe))
     ]
 
 

@@ -38,8 +38,8 @@ def pool_restart(node: Node, modules: Sequence[str] | None = None, reload: bool 
     """Replace all worker processes, one after the other; each finishes what it runs."""
     if modules or reload or reloader:
         return {
-            "error": "pool_restart: modules cannot be loaded again in a running worker: its processes share what was imported at the "
-            "start; restart the worker (fastq multi restart, or fastq worker --reload while developing)"
+            "error": "pool_restart: modules cannot be loaded again in a running worker: its processes share what was imported at "
+            "the start; restart the worker (fastq multi restart, or fastq worker --reload while developing)"
         }
     pids = [process.pid for process in node.processes() if process.pid and not process.spent]
     if not node.replaces:

@@ -28,9 +28,13 @@ if tonumber(number) < last then
   return {1, now, 0, 0, {}, {}, 0, 0}
 end
 local others = redis.call('ZCARD', idle)
-local pauses = redis.call('HMGET', KEYS[17], '#', ARGV[9])
-local paused = pauses[2]
-local revoked = redis.call('ZRANGE', KEYS[16], -1, -1, 'WITHSCORES')
+-- Nearly always nothing is revoked and nothing paused: one look for both.
+local revocations, pauses, paused = 0, 0, false
+if redis.call('EXISTS', KEYS[16], KEYS[17]) > 0 then
+  revocations = tonumber(redis.call('ZRANGE', KEYS[16], -1, -1, 'WITHSCORES')[2] or 0)
+  local fields = redis.call('HMGET', KEYS[17], '#', ARGV[9])
+  pauses, paused = tonumber(fields[1] or 0), fields[2]
+end
 if others > 0 or want <= 0 then
   others = others - redis.call('ZREM', idle, process)
 end
@@ -38,7 +42,7 @@ local due = promote(delayed, levels, READY, now)
 if paused and tonumber(number) > last then
   -- Of a paused queue nothing is taken, and nobody waits there: so whatever comes wakes nobody. The number is not noted: a repeat
   -- finds what there is by then.
-  return {1, now, 0, 0, {}, {}, tonumber(revoked[2] or 0), tonumber(pauses[1])}
+  return {1, now, 0, 0, {}, {}, revocations, pauses}
 end
 local runs, messages = {}, {}
 local skipped = 0
@@ -194,4 +198,4 @@ if registered == 1 then
   local score = mine > 0 and mine or (skipped > 0 or ARGV[5] == '1') and 1e15 or '+inf'
   redis.call('ZADD', idle, score, process)
 end
-return {1, now, mine, registered, runs, messages, tonumber(revoked[2] or 0), tonumber(pauses[1] or 0)}
+return {1, now, mine, registered, runs, messages, revocations, pauses}
