@@ -86,8 +86,8 @@ def command(
             raise ImproperlyConfigured("--schedule FILE means nothing to the shared scheduler, whose schedule is in the broker.")
         if app.broker_url.lower().startswith("memory:"):
             raise ImproperlyConfigured(
-                f"{app.broker_url!r} is a store inside one process, where no worker would see what beat sends: use sqlite:///FILE or "
-                "redis://"
+                f"{app.broker_url!r} is a store inside one process, where no worker would see what beat sends: use sqlite:///FILE "
+                "or redis://"
             )
         logfile = None if daemon.log is None else _expanded(daemon.log, node)
         set_process_name("Beat")

@@ -113,6 +113,9 @@ class Station:
         self._commands: dict[str, Command] = {}
         self._backoff = Backoff(longest_s=RETRY_S)
         self._retry: Timer | None = None
+        self._probe_timer: Timer | None = None
+        #: something was heard since the last probe
+        self._heard = False
         self._deaf = False
         self._tickets: OrderedDict[str, None] = OrderedDict()
 
@@ -122,6 +125,22 @@ class Station:
         self._commands = commands()
         self._ear = self._channel.ear(self._node.name)
         self._open()
+        self._probe_later()
+
+    def _probe_later(self) -> None:
+        self._probe_timer = self._node.loop.after(self._node.hello.lease_ms / 1000, self._probe)
+
+    def _probe(self) -> None:
+        """Find a connection that is dead without having said so: the other end is frozen, or something between has forgotten it."""
+        ear, heard, self._heard = self._ear, self._heard, False
+        if ear is not None and self._fd >= 0 and not heard and self._node.reachable:
+            try:
+                ear.check()
+            except OperationalError as exc:
+                self._lose(exc)
+            else:
+                self._hear()  # what came with the answer makes no descriptor readable
+        self._probe_later()
 
     def _open(self) -> None:
         ear = self._ear
@@ -173,13 +192,15 @@ class Station:
             self._unwatch()
             self._fd = fd
             self._node.loop.watch(fd, self._hear)
+        self._heard = self._heard or bool(messages)
         for message in messages:
             self.take(message)
 
     def stop(self) -> None:
         self._unwatch()
-        if self._retry is not None:
-            self._retry.cancel()
+        for timer in (self._retry, self._probe_timer):
+            if timer is not None:
+                timer.cancel()
         ear, self._ear = self._ear, None
         if ear is not None:
             with suppress(OperationalError):

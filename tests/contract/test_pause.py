@@ -9,8 +9,8 @@ import pytest
 
 from fastq import _core
 from fastq.records import RETRY, RETURN, Lease, Publication, Settlement
-from fastq.transports import Broker
-from fastq.transports.base import PARKED_MS
+from fastq.transports import Broker, TransportOptions, open_examiner
+from fastq.transports.base import PARKED_MS, Scope
 from tests.contract.conftest import Held, Transport, Worker, asleep, envelope, publication, until, woken
 
 Publish = Callable[..., None]
@@ -218,7 +218,9 @@ def test_who_comes_late_with_an_old_pause_parks_nothing(
     assert sleeper.ids() == ["a", "b", "c"], "in their order, at the head"
 
 
-def test_a_lost_reply_to_parking_changes_nothing_twice(broker: Broker, worker: Worker, transport: Transport, publish: Publish) -> None:
+def test_a_lost_reply_to_parking_changes_nothing_twice(
+    broker: Broker, worker: Worker, transport: Transport, publish: Publish
+) -> None:
     publish(named("a"))
     broker.pause(tasks=["task"])
     (held,) = worker.fetch()
@@ -227,9 +229,7 @@ def test_a_lost_reply_to_parking_changes_nothing_twice(broker: Broker, worker: W
     assert transport.inspector().parked("q") == {"task": 1}
 
 
-def test_parking_charges_nothing_and_keeps_the_mark(
-    broker: Broker, worker: Worker, transport: Transport, publish: Publish
-) -> None:
+def test_parking_charges_nothing_and_keeps_the_mark(broker: Broker, worker: Worker, transport: Transport, publish: Publish) -> None:
     message = envelope("a", charged=1, paid=True)
     publish(Publication("q", message, 7))
     broker.pause(tasks=["task"])
@@ -283,9 +283,7 @@ def test_purging_and_revoking_find_what_is_parked(broker: Broker, transport: Tra
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_pausing_at_random_loses_and_doubles_nothing(
-    broker: Broker, transport: Transport, publish: Publish, seed: int
-) -> None:
+def test_pausing_at_random_loses_and_doubles_nothing(broker: Broker, transport: Transport, publish: Publish, seed: int) -> None:
     rng = random.Random(seed)
     inspector = transport.inspector()
     workers = [transport.worker("q", "r") for _ in range(3)]
@@ -360,3 +358,24 @@ def test_publications_of_other_levels_keep_their_order_around_a_pause(broker: Br
     broker.pause(queues=["q"])
     broker.resume(queues=["q"])
     assert worker.ids() == ["high", "low"]
+
+
+def test_the_doctor_notes_what_rests_and_warns_of_what_a_resume_has_left(
+    broker: Broker, transport: Transport, worker: Worker, publish: Publish
+) -> None:
+    if transport.name == "memory":
+        return  # it has no doctor
+    publish(named("a"), named("b"))
+    broker.pause(queues=["r"], tasks=["task"])
+    worker.settle(*[parked(one) for one in worker.fetch()])
+
+    def said() -> list[tuple[str, str, str]]:
+        examiner = open_examiner(transport.url, TransportOptions(), Scope())
+        transport.opened.append(examiner)
+        return sorted((f.level, f.code, f.subject) for f in examiner.examine() if "par" in f.code or "paused" in f.code)
+
+    assert said() == [("note", "paused-queue", "r"), ("note", "paused-task", "task")]
+    broker.resume(queues=["r"], tasks=["task"])
+    assert said() == [("warning", "left-parked", "q")]
+    transport.inspector().unpark("q", ["task"])
+    assert said() == []

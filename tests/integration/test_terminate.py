@@ -14,7 +14,7 @@ from fastq.exceptions import ChordError, TaskRevokedError
 from tests.integration.conftest import TASKS, ran
 from tests.workers import POOLS, Worker, eventually
 
-MORE = '''
+MORE = """
 
 from fastq import signals
 from fastq.exceptions import TaskRevokedError
@@ -74,7 +74,7 @@ def stubborn(name):
     effect("began-" + name)
     spin(BaseException)
     return "never mind"
-'''
+"""
 
 #: what the pool does is the same on every broker
 ONE_BROKER = pytest.mark.parametrize("broker_url", ["redis"], indirect=True)

@@ -34,7 +34,7 @@ class FakeEar:
 
     def __init__(self) -> None:
         self.down = False
-        self.opened = 0
+        self.opened = self.checked = 0
         self.messages: list[bytes] = []
         self._pipe: tuple[int, int] | None = None
 
@@ -62,6 +62,11 @@ class FakeEar:
             os.read(self._pipe[0], 100)
         taken, self.messages = self.messages, []
         return taken
+
+    def check(self) -> None:
+        self.checked += 1
+        if self.down:
+            raise OperationalError("no answer to a PING")
 
     def close(self) -> None:
         if self._pipe is not None:
@@ -138,8 +143,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 class Place:
     """A station, opened."""
 
-    def __init__(self, signer: Signer | None = None, now_ms: int | None = None) -> None:
+    def __init__(self, signer: Signer | None = None, now_ms: int | None = None, lease_ms: int = 60_000) -> None:
         self.node = FakeNode()
+        self.node.hello = replace(HELLO, lease_ms=lease_ms)
         self.channel = FakeChannel()
         self.station = Station(self.node, self.channel, signer, lambda: now_ms)  # type: ignore[arg-type]
         self.station.start()
@@ -280,6 +286,26 @@ def test_a_lost_connection_is_opened_again_and_said_once(caplog: pytest.LogCaptu
     while ear.opened < 2 and time.monotonic() < deadline:
         place.node.loop.turn(longest_s=0.05)
     assert "heard again" in caplog.text
+    assert place.tell() == [{"ok": "pong"}]
+
+
+def test_a_connection_that_died_in_silence_is_found_within_a_lease(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastq.worker.control")
+    place = Place(lease_ms=20)
+    ear = place.channel.the_ear
+
+    def turn_until(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition() and time.monotonic() < deadline:
+            place.node.loop.turn(longest_s=0.05)
+        assert condition()
+
+    turn_until(lambda: ear.checked >= 2)
+    assert ear.opened == 1
+    ear.down = True  # no end of file: nothing becomes readable
+    turn_until(lambda: "are not heard for the moment" in caplog.text)
+    ear.down = False
+    turn_until(lambda: ear.opened == 2)
     assert place.tell() == [{"ok": "pong"}]
 
 

@@ -67,9 +67,9 @@ def _parked(connection: Connection, keys: QueueKeys) -> Iterator[list[bytes]]:
     """Yield the parked members of a queue, the newest first. Each has a place of its own, so none is passed over."""
     below = "+inf"
     while True:
-        reply: list[Any] = connection.call(
-            [("ZREVRANGEBYSCORE", keys.delayed, below, PARKED_MS, "WITHSCORES", "LIMIT", 0, STEP)]
-        )[0]
+        reply: list[Any] = connection.call([("ZREVRANGEBYSCORE", keys.delayed, below, PARKED_MS, "WITHSCORES", "LIMIT", 0, STEP)])[
+            0
+        ]
         members = reply[0::2]
         if members:
             yield members

@@ -57,8 +57,7 @@ def change(sql: sqlite3.Connection, pausing: bool, queues: Sequence[str], tasks:
 def holders(sql: sqlite3.Connection, queues: Iterable[int]) -> list[str]:
     """Return the processes with a live lease on these queues."""
     rows = sql.execute(
-        "SELECT DISTINCT process FROM leases"
-        " WHERE gone_ms = 0 AND beat > 0 AND queue IN (SELECT value FROM json_each(?))",
+        "SELECT DISTINCT process FROM leases WHERE gone_ms = 0 AND beat > 0 AND queue IN (SELECT value FROM json_each(?))",
         (str(list(queues)),),
     )
     return [process for (process,) in rows]
@@ -119,5 +118,3 @@ def _name(message: bytes) -> str:
         return _core.peek(message).name
     except EnvelopeError:
         return ""  # no task has this name
-
-
