@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["MARK", "stamp_names", "stamps_of"]
+__all__ = ["MARK", "shown", "stamp_names", "stamps_of"]
 
 #: how such a name begins; a zero byte stands before the value, too
 MARK = "\0"
@@ -31,6 +31,11 @@ def stamps_of(options: Mapping[str, Any] | None) -> Iterator[str]:
             yield from stamp_names(header, stamps[header])
         elif header in headers:
             yield from stamp_names(header, headers[header])
+
+
+def shown(name: str) -> str:
+    """Return a task id as it is, and the name of a stamp as ``header=value``."""
+    return name[1:].replace(MARK, "=", 1) if name.startswith(MARK) else name
 
 
 def _several(values: Any) -> Iterable[Any]:

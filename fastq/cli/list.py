@@ -36,13 +36,14 @@ def queues(settings: Settings, /) -> None:
     app = load_app(settings)
     inspector = open_inspector(app.broker_url, app.transport_options())
     try:
-        names = sorted({*inspector.queues(), *app.router.queues})
+        paused = app.control.paused().queues
+        names = sorted({*inspector.queues(), *app.router.queues, *paused})
         depths = [(name, inspector.depth(name)) for name in names]
     finally:
         inspector.close()
     counts = ("ready", "delayed", "leased", "dead")
     rows = [(name, *(str(depth[key]) for key in counts)) for name, depth in depths]
-    if paused := app.control.paused().queues:
+    if paused:
         _table(("Queue", *map(str.capitalize, counts), "State"), [(*row, "paused" if row[0] in paused else "") for row in rows])
         return
     _table(("Queue", *map(str.capitalize, counts)), rows)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from fastq.app import FastQ
     from fastq.control.broadcasting import Reply
 
-__all__ = ["EX_UNAVAILABLE", "Asked", "arguments_of", "find", "known_commands", "print_list", "remote_options", "usage"]
+__all__ = ["EX_UNAVAILABLE", "Asked", "arguments_of", "find", "known_commands", "not_online", "print_list", "remote_options", "usage"]
 
 #: nobody has answered; Celery's number, from sysexits.h
 EX_UNAVAILABLE = 69
@@ -67,8 +68,8 @@ class Asked:
         self.json = json
         #: node -> answer, as far as they have come
         self.replies: dict[str, Any] = {}
-        #: names that more than one node has answered under
-        self._twice: set[str] = set()
+        #: all of them, also those of several nodes with one name
+        self._heard: list[tuple[str, Any]] = []
 
     def options(self, timeout_s: float) -> dict[str, Any]:
         """Return what ``Control.broadcast`` is told beside the command."""
@@ -85,19 +86,22 @@ class Asked:
         return timeout_s if self.timeout is None else self.timeout
 
     def run(self, ask: Callable[[], object]) -> None:
-        """Ask. A request that cannot be made is a usage error."""
+        """Ask, then show the answers, by name: two looks at one fleet are to look the same. A request that cannot be made is a usage
+        error."""
         try:
             ask()
         except ValueError as exc:  # the library's own words for what was asked wrongly
             raise click.UsageError(str(exc)) from exc
+        finally:  # also what came before Ctrl-C, or before the connection broke
+            self._heard.sort(key=lambda heard: heard[0])
+            self.replies = dict(self._heard)
+            if not self.json:
+                for node, payload in self._heard:
+                    show(node, payload)
 
     def take(self, reply: Reply) -> None:
-        """Note one answer; show it at once, unless all of them are one JSON object."""
-        self._twice |= reply.keys() & self.replies.keys()
-        self.replies.update(reply)
-        if not self.json:
-            for node, payload in reply.items():
-                show(node, payload)
+        """Note one answer."""
+        self._heard.extend(reply.items())
 
     def end(self, app: FastQ, timeout_s: float, *, count: bool) -> NoReturn:
         """Say who is missing, and exit: 0; 1 if a node has answered with an error; 69 if nobody, or not everybody named, has."""
@@ -107,10 +111,9 @@ class Asked:
             click.echo(as_json(replies))
         elif replies and count:
             click.echo(f"\n{online(len(replies))}")
-        if self._twice:
-            click.echo(
-                f"Several nodes call themselves {', '.join(sorted(self._twice))}: give each its own name (worker -n).", err=True
-            )
+        names = Counter(name for name, _ in self._heard)
+        if twice := [name for name, count in names.items() if count > 1]:
+            click.echo(f"Several nodes call themselves {', '.join(twice)}: give each its own name (worker -n).", err=True)
         missing = self._missing(app, self.waits_s(timeout_s))
         if not replies:
             click.echo(f"Error: {' '.join(missing)}", err=True)
@@ -131,11 +134,16 @@ class Asked:
         if not live and not self.replies:
             return ["No node is online."]
         named = self.destination or []
-        lines = [] if self.replies or named else [f"No node has answered within {waited_s:g} s."]
+        from fastq.control.broadcasting import fits  # lazy: an error path
+
+        if self.pattern is not None and not any(fits(name, self.pattern, self.matcher) for name in live):
+            lines = [f"No node that is online has a name that fits {self.pattern!r}."]
+        else:
+            lines = [] if self.replies or named else [f"No node has answered within {waited_s:g} s."]
         if silent := [name for name in named if name in live and name not in self.replies]:
             lines.append(f"Online, but no answer within {waited_s:g} s: {', '.join(silent)}.")
         if absent := [name for name in named if name not in live and name not in self.replies]:
-            lines.append(f"Not online: {', '.join(name + _meant(name, live) for name in absent)}.")
+            lines.append(not_online(absent, live))
         if live and (absent or not self.replies):
             lines.append(f"Online: {', '.join(live)}.")
         return lines
@@ -222,8 +230,14 @@ def print_list(kind: Kind, known: dict[str, Known]) -> None:
         click.echo(f"{head.ljust(width)}  {text}".rstrip())
 
 
-def _meant(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), 1)
+def not_online(absent: Iterable[str], live: Iterable[str]) -> str:
+    """Say which nodes that were named are not there, and what may have been meant."""
+    names = list(live)
+    return f"Not online: {', '.join(name + _meant(name, names) for name in absent)}."
+
+
+def _meant(name: str, names: Sequence[str]) -> str:
+    near = [other for other in names if other.partition("@")[0] == name] or difflib.get_close_matches(name, names, 1)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fastq.cli.context import Settings, app_options, load_app_or_broker
-from fastq.cli.remote import EX_UNAVAILABLE
+from fastq.cli.remote import EX_UNAVAILABLE, not_online
 from fastq.cli.replies import as_json, online
 from fastq.cli.types import Names
 
@@ -37,7 +37,7 @@ def command(settings: Settings, /, timeout: float, destination: tuple[str, ...] 
     ctx = click.get_current_context()
     control = load_app_or_broker(settings).control
     answered = {node for reply in control.ping(list(destination) if destination else None, timeout) for node in reply}
-    said = control.nodes()
+    live = said = control.nodes()
     if destination:
         said = {node: info for node, info in said.items() if node in destination}
     nodes = {node: {**said.get(node, {}), "answered": node in answered} for node in sorted({*said, *answered})}
@@ -48,7 +48,9 @@ def command(settings: Settings, /, timeout: float, destination: tuple[str, ...] 
         click.echo(f"\n{online(len(answered))}")
     absent = [node for node in destination or () if node not in nodes]
     if absent:
-        click.echo(f"Not online: {', '.join(absent)}.", err=True)
+        click.echo(not_online(absent, live), err=True)
+        if live:
+            click.echo(f"Online: {', '.join(live)}.", err=True)
     elif not answered:
         click.echo(f"Error: {f'No node has answered within {timeout:g} s.' if nodes else 'No node is online.'}", err=True)
     ctx.exit(0 if answered and answered >= set(destination or ()) else EX_UNAVAILABLE)

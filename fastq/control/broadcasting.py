@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastq.app import FastQ
     from fastq.transports.base import Channel, Ear
 
-__all__ = ["TIMEOUT_S", "Broadcasting", "Reply", "open_app_channel"]
+__all__ = ["TIMEOUT_S", "Broadcasting", "Reply", "fits", "open_app_channel"]
 
 #: one node's answer: {node: payload}
 Reply = dict[str, Any]
@@ -81,6 +81,11 @@ class Broadcasting:
             there.close()
 
 
+def fits(node: str, pattern: str, matcher: str) -> bool:
+    """Say whether a node's name fits a pattern, as the node itself judges it."""
+    return fnmatch.fnmatchcase(node, pattern) if matcher == "glob" else re.match(pattern, node) is not None
+
+
 class _Request:
     """What is asked of whom."""
 
@@ -134,9 +139,7 @@ class _Request:
 
     def means(self, node: str) -> bool:
         if self.pattern is not None:
-            if self.matcher == "glob":
-                return fnmatch.fnmatchcase(node, self.pattern)
-            return re.match(self.pattern, node) is not None
+            return fits(node, self.pattern, self.matcher)
         return self.destination is None or node in self.destination
 
 

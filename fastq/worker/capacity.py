@@ -1,7 +1,7 @@
 """How many tasks a node runs at once, and how that is changed while it runs.
 
-The unit is that of ``-c``: processes of prefork, slots in each process of the other pools. Slots have a limit: their records on the
-status board are laid out when the node starts (``Hello.room``). Processes have none.
+The unit is that of ``-c``: processes of prefork, slots in each process of the other pools. Both have a limit. The records of slots on
+the status board are laid out when the node starts (``Hello.room``); processes cost the machine's memory (``Hello.most_processes``).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Capacity:
         self.counts_processes = prefork = hello.pool == "prefork"
         #: what it is now
         self.size = hello.processes if prefork else hello.slots
-        #: what it can be at most; None: no limit
-        self.room: int | None = None if prefork else hello.room
+        #: what it can be at most
+        self.room = hello.most_processes if prefork else hello.room
         self._began = self.size
 
     @property
@@ -52,9 +52,10 @@ class Capacity:
                 f"the pool has {self.size}, so this would leave {size}: at least 1 is needed. To let a node rest, cancel its "
                 "consumers (cancel_consumer), or stop it (shutdown)"
             )
-        if self.room is not None and size > self.room:
+        if size > self.room:
+            what = "processes" if self.counts_processes else "slots in each process"
             raise CapacityError(
-                f"{size} slots in each process are more than the {self.room} that this worker has room for (it was started with "
+                f"{size} {what} are more than the {self.room} that this worker has room for (it was started with "
                 f"{self._began}): start it with --autoscale={size},{self._began} or a higher -c"
             )
 

@@ -110,6 +110,12 @@ class Hello:
             return self.slots
         return max(2 * self.slots, self.slots + 16, *self.autoscale)
 
+    @property
+    def most_processes(self) -> int:
+        """Return how many processes the node may be told to have: 256, or four times as many as it starts with if that is more, or
+        what autoscaling may need. A number with a zero too many must not take the machine down."""
+        return max(256, 4 * self.processes, *self.autoscale)
+
     @classmethod
     def from_message(cls, values: Mapping[str, Any]) -> Hello:
         """Read what ``to_message`` wrote, after its way through JSON."""

@@ -17,6 +17,7 @@ from fastq._core import ProcessBoard, peek
 from fastq.exceptions import EnvelopeError, ImproperlyConfigured, OperationalError
 from fastq.records import RETURN, Delivery, Lease, Settlement
 from fastq.security import make_signer
+from fastq.stamps import shown
 from fastq.transports.base import Backend, Broker
 from fastq.worker.copies import Copies
 from fastq.worker.flight import Flight
@@ -355,7 +356,7 @@ class Keeper:
 
     def revoked(self) -> list[str]:
         """Return the ids that the broker knows as revoked; OperationalError if it does not answer."""
-        return self._broker.revoked()[1]
+        return [shown(id) for id in self._broker.revoked()[1]]
 
     def terminated(self, since: int) -> tuple[int, dict[str, str]]:
         """See ``Broker.terminated``."""

@@ -251,6 +251,9 @@ class Supervisor:
             # first: whoever listens hears of the first task too
             self._node.services.start()
         children.connected(keeper)
+        # What is loaded by now stays as long as the node. Each look at a busy board makes thousands of tuples, so a full collection
+        # would come soon, and its 20 ms of CPU with it.
+        gc.freeze()
 
     def _fail(self, text: str) -> None:
         """Give up at start."""

@@ -103,7 +103,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def test_answers_are_shown_as_celery_does(site: Site) -> None:
     began_s = time.monotonic()
     out, err = site.fastq("inspect", "ping", "-t", "30")
-    assert sorted(out.splitlines()) == sorted(["->  w1@h: OK", "    pong", "->  w2@h: OK", "    pong", "", "2 nodes online."])
+    assert out.splitlines() == ["->  w1@h: OK", "    pong", "->  w2@h: OK", "    pong", "", "2 nodes online."]
     assert err == "" and time.monotonic() - began_s < 15
     out, _ = site.fastq("inspect", "active", "-t", "30", "-d", "w1@h")
     assert out.splitlines() == ["->  w1@h: OK", "    - empty -", "", "1 node online."]
@@ -134,7 +134,9 @@ def test_status_is_a_table_of_nodes(site: Site) -> None:
     assert re.fullmatch(r"->  w2@h: OK +running +threads +1 x 2 +default,mail +0 +\d+ +.*s", two)
     assert (empty, online) == ("", "2 nodes online.")
     out, err = site.fastq("status", "-d", "w1@h,gone@h", "-t", "30", code=69)
-    assert "w2@h" not in out and err == "Not online: gone@h.\n"
+    assert "w2@h" not in out and err == "Not online: gone@h.\nOnline: w1@h, w2@h.\n"
+    _, err = site.fastq("status", "-d", "w2", "-t", "30", code=69)
+    assert err.startswith("Not online: w2 (did you mean w2@h?).\n")
 
 
 def test_destinations_and_patterns_choose_nodes(site: Site) -> None:
@@ -147,7 +149,7 @@ def test_destinations_and_patterns_choose_nodes(site: Site) -> None:
     out, err = site.fastq("control", "pool_grow", "-d", "mail@h", "-t", "30", code=69)
     assert out == "" and err.startswith("Error: Not online: mail@h")
     out, err = site.fastq("inspect", "ping", "--pattern", "x*", "-t", "30", code=69)
-    assert "No node has answered" in err and "Online: w1@h, w2@h." in err
+    assert "No node that is online has a name that fits 'x*'." in err and "Online: w1@h, w2@h." in err
 
 
 @pytest.mark.parametrize(

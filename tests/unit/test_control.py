@@ -215,7 +215,9 @@ def test_what_waits_is_terminated_without_a_worker_and_nobody_answers(app: FastQ
     assert broker.terminated()[1] == {result.id: "SIGTERM", other.id: "SIGKILL"}
 
 
-@pytest.mark.parametrize(("given", "name"), [("SIGTERM", "SIGTERM"), ("kill", "SIGKILL"), (10, "SIGUSR1"), (signal.SIGINT, "SIGINT")])
+@pytest.mark.parametrize(
+    ("given", "name"), [("SIGTERM", "SIGTERM"), ("kill", "SIGKILL"), (10, "SIGUSR1"), (signal.SIGINT, "SIGINT")]
+)
 def test_a_signal_has_a_name_or_a_number(given: str | int, name: str) -> None:
     assert signal_name(given) == name
 

@@ -14,7 +14,7 @@ from fastq._core import BatchWindow, Entry, ProcessBoard, Registry, Runner
 from fastq.app import FastQ
 from fastq.exceptions import OperationalError
 from fastq.pools import make_pool
-from fastq.records import Fetch, Fetched, Lease, Opening, Publication, Settled, Settlement
+from fastq.records import Fetch, Fetched, Lease, Opening, Paused, Publication, Settled, Settlement
 from fastq.running import current
 from fastq.serialization import Serializers
 from fastq.transports import memory as memory_transport
@@ -126,6 +126,10 @@ class Trouble:
 
     def revoked(self, since: int = 0) -> tuple[int, list[str]]:
         answer: tuple[int, list[str]] = self.call("revoked", lambda: self._broker.revoked(since))
+        return answer
+
+    def paused(self) -> Paused:
+        answer: Paused = self.call("paused", self._broker.paused)
         return answer
 
     def renew(self, queues: Sequence[str], processes: Sequence[str], lease_ms: int) -> list[Lease]:

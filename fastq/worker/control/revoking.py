@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from fastq.stamps import MARK, stamp_names
+from fastq.stamps import shown, stamp_names
 
 if TYPE_CHECKING:
     from fastq.worker.node import Node
@@ -46,9 +46,8 @@ def _revoke(node: Node, ids: Iterable[str], signal: str, recorded: bool) -> dict
     ids = list(ids)
     if not recorded:
         node.revoke(ids, signal)
-    named = ", ".join(id.replace(MARK, " ").strip().replace(" ", "=", 1) if id.startswith(MARK) else id for id in ids)
     if not signal:
-        return {"ok": f"tasks {named} flagged as revoked"}
+        return {"ok": f"tasks {', '.join(map(shown, ids))} flagged as revoked"}
     running = node.services.cancelling.cancel(dict.fromkeys(ids, signal))
     if not running:
         return {"ok": "terminate: tasks unknown"}

@@ -9,6 +9,8 @@
     checker.py    asks for the results while the soak runs, and so says how many tasks are unfinished
     fleet.py      the nodes and the broker, and which processes have been hit by what
     faults.py     what is done to them
+    steering.py   the process that steers and watches them meanwhile: commands, pauses, questions, events, scrapes
+    steered.py    reads what it has done
     memory.py     how much memory each process has
     excuses.py    why a task may have run twice
     audit.py      the count at the end: each law that does not hold is told as a sentence

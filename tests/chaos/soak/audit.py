@@ -22,12 +22,16 @@ from tests.chaos.soak.faults import Happened
 from tests.chaos.soak.fleet import Fleet
 from tests.chaos.soak.kinds import INDEX_BITS, KINDS, REVOKED_AFTER_S, Kind
 from tests.chaos.soak.ledger import Ledger, Run, runs
-from tests.chaos.soak.workload import BEGUN, app
+from tests.chaos.soak.workload import BEGUN, DOOMED_S, app
 
 __all__ = ["Count", "audit"]
 
 #: more runs of one task than any soak explains
 TOO_MANY = 8
+#: seconds within which a running task that was revoked with terminate has ended
+ENDED_S = 10.0
+#: stands for the retries of a run that has begun
+ONLY_BEGUN = 255
 #: sentences of one sort that are told
 TOLD = 20
 
@@ -39,6 +43,8 @@ class Count:
     done: int = 0
     dead: int = 0
     revoked: int = 0
+    #: of these, tasks that were to be ended while they ran
+    terminated: int = 0
     #: units of calls that never returned, and how many of these were kept
     unknown: int = 0
     unknown_kept: int = 0
@@ -70,7 +76,7 @@ def audit(fleet: Fleet, ledger: Ledger, checker: Checker, happened: list[Happene
     count.add("no end", [f"{u.kind} {u.ids[0]} (unit {u.unit}), accepted {_clock(u.at)}" for u in checker.open_units()])
     count.add("wrong end", checker.wrong)
     count.add("surprise", fleet.surprises)
-    by_run = _count_runs(count, fleet, happened, kept, unknown, began, ended)
+    by_run = _count_runs(count, fleet, ledger, happened, kept, unknown, began, ended)
     _check_ran(count, ledger, kept, by_run)
     _check_unanswered(count, ledger, by_run)
     _check_dead(count, fleet, kept, unknown)
@@ -79,6 +85,7 @@ def audit(fleet: Fleet, ledger: Ledger, checker: Checker, happened: list[Happene
         kind, state = name.split()
         if state == "REVOKED":
             count.revoked += n
+            count.terminated += n if kind == "doomed" else 0
         else:
             failing = sum(KINDS[kind].dead.values()) if state == "FAILURE" else 0
             count.done += n * (KINDS[kind].tasks - failing)
@@ -99,6 +106,7 @@ def _clock(at: float) -> str:
 def _count_runs(
     count: Count,
     fleet: Fleet,
+    ledger: Ledger,
     happened: list[Happened],
     kept: dict[int, Kind],
     unknown: dict[int, Kind],
@@ -109,15 +117,23 @@ def _count_runs(
     by_run: dict[int, int] = {}
     moments: list[float] = []
     poisoned: list[Run] = []
+    doomed: list[Run] = []
+    outlived: list[Run] = []
     foreign: list[str] = []
     for run in runs(fleet.folder):
         count.runs += 1
         if run.unit not in kept and run.unit not in unknown:
             foreign.append(f"{run}")
-        if run.phase == BEGUN:
+        kind = kept.get(run.unit) or unknown.get(run.unit)
+        if kind is not None and kind.name == "doomed":
+            if run.phase != BEGUN:
+                outlived.append(run)
+                continue
+            doomed.append(run)
+        elif run.phase == BEGUN:
             poisoned.append(run)
             continue
-        key = _key(run.token, run.retries)
+        key = _run_key(run)
         by_run[key] = by_run.get(key, 0) + 1
         moments.append(run.at)
     count.add("ran though never sent", foreign)
@@ -129,17 +145,25 @@ def _count_runs(
     more = {key for key, n in by_run.items() if n > 1}
     count.duplicates = sum(by_run[key] - 1 for key in more)
     _check_poison(count, fleet, poisoned, kept, unknown)
-    excuses = Excuses(fleet, happened, poisoned)
+    excuses = Excuses(fleet, happened, poisoned, doomed)
+    count.add(
+        "ran to its end though it was to be ended",
+        [
+            f"unit {run.unit}, ended {_clock(run.at)} on {run.node} {run.process}, revoke() had returned {_clock(at)}"
+            for run in outlived
+            if (at := ledger.revoked_at.get(run.unit)) is not None and at + ENDED_S < run.at and not excuses.of(run, DOOMED_S)
+        ],
+    )
     count.takeovers = excuses.unprompted
     vain: dict[int, list[Run]] = defaultdict(list)
     if more:
         for run in runs(fleet.folder):
-            if run.phase != BEGUN and (key := _key(run.token, run.retries)) in more:
+            if (key := _run_key(run)) in more:
                 vain[key].append(run)
     inexcusable: list[str] = []
     for same in vain.values():
         same.sort(key=lambda run: run.at)
-        causes = [excuses.of(run) for run in same]
+        causes = [excuses.of(run, DOOMED_S if run.phase == BEGUN else 0.0) for run in same]
         count.excess[len(same) - 1] += 1
         count.causes.update(sorted(cause.split(" for ")[0] for cause in causes if cause)[: len(same) - 1])
         if sum(not cause for cause in causes) > 1 or len(same) > TOO_MANY:
@@ -156,6 +180,10 @@ def _count_runs(
 def _key(token: int, retries: int) -> int:
     """Return one number for a task and how often it was tried again before: millions of them are kept."""
     return token << 8 | retries
+
+
+def _run_key(run: Run) -> int:
+    return _key(run.token, ONLY_BEGUN if run.phase == BEGUN else run.retries)
 
 
 def _check_poison(count: Count, fleet: Fleet, poisoned: list[Run], kept: dict[int, Kind], unknown: dict[int, Kind]) -> None:

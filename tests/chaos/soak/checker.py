@@ -103,7 +103,7 @@ class Checker:
         wrong = ""
         value = kind.value(unit.unit) if kind.value is not None and state == "SUCCESS" else None
         if state != kind.state:
-            if unit.kind in ("revoked", "expired") and state == "SUCCESS":
+            if unit.kind in ("revoked", "expired", "doomed") and state == "SUCCESS":
                 return  # whether it may have run is seen from its record
             wrong = f"state {state} instead of {kind.state} ({body[:300]!r})"
         elif value is not None and _core.unpackb(body) != value:

@@ -32,12 +32,16 @@ class Confession(NamedTuple):
 
 
 class Excuses:
-    def __init__(self, fleet: Fleet, happened: list[Happened], poisoned: list[Run]) -> None:
+    def __init__(self, fleet: Fleet, happened: list[Happened], poisoned: list[Run], doomed: list[Run]) -> None:
         self._hits: dict[str, list[Hit]] = defaultdict(list)
         for hit in fleet.hits:
             self._hits[hit.node].append(hit)
         for run in poisoned:
             self._hits[run.node].append(Hit(run.node, run.process, run.at, run.at + 0.5, "beside a poisonous task"))
+        forking = {node.name for node in fleet.nodes if node.pool == "prefork"}
+        for run in doomed:
+            if run.node in forking:  # its process may be killed with it, and what that process ended just before is not settled
+                self._hits[run.node].append(Hit(run.node, run.process, run.at, run.at + 0.5, "before a task that was ended"))
         self._confessions: dict[str, list[Confession]] = defaultdict(list)
         for confession in _confessions(fleet.folder):
             self._confessions[confession.node].append(confession)
@@ -49,16 +53,16 @@ class Excuses:
             for confession in confessions
         )
 
-    def of(self, run: Run) -> str:
-        """Return why a run may have been in vain, "" if there is no reason."""
+    def of(self, run: Run, lasting_s: float = 0.0) -> str:
+        """Return why a run may have been in vain, "" if there is no reason. ``lasting_s``: how long it may have run."""
         for hit in self._hits[run.node]:
             if hit.process in ("", run.process):
                 waits = any(start <= hit.began <= end for start, end in self._trouble)
-                if hit.began - (SILENCE_S if waits else PROMPT_S) <= run.at <= hit.ended + LINGER_S:
+                if hit.began - (SILENCE_S if waits else PROMPT_S) - lasting_s <= run.at <= hit.ended + LINGER_S:
                     return hit.cause
         pid = run.process.partition("-")[0]
         for confession in self._confessions[run.node]:
-            if confession.pid == pid and confession.at - SILENCE_S <= run.at <= confession.at + LINGER_S:
+            if confession.pid == pid and confession.at - SILENCE_S - lasting_s <= run.at <= confession.at + LINGER_S:
                 return confession.what
         return ""
 

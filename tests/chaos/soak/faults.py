@@ -67,6 +67,8 @@ class Faults:
             "freeze node": (3, self._freeze_node, False),
             "kill producer": (2, self._kill_producer, False),
         }
+        if self.fleet.steer_every_s:
+            table["kill steerer"] = (2, self._kill_steerer, False)
         if self.fleet.server is not None:
             table |= {
                 "cut": (4, self._cut, True),
@@ -205,6 +207,13 @@ class Faults:
             return "nobody there"
         producer.kill()
         return str(producer.pid)
+
+    def _kill_steerer(self) -> str:
+        steerer = self.fleet.steerer
+        if steerer is None:
+            return "nobody there"
+        steerer.kill()
+        return str(steerer.pid)
 
     # --- frost ---
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import mmap
 import os
 import signal
@@ -12,11 +13,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.soak.producer import PACE
-from tests.chaos.soak.workload import birth
+from tests.chaos.soak.steering import ENOUGH
+from tests.chaos.soak.workload import SIDE, birth
 from tests.proxy import ProxyProcess
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 from tests.workers import children
 
 __all__ = ["ROOT", "SLOTS", "Fleet", "Hit", "Node", "Proc"]
@@ -67,6 +70,8 @@ class Node:
     url: str
     folder: Path
     proxy: ProxyProcess | None = None
+    #: where it answers scrapes, 0: nowhere
+    port: int = 0
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     started: float = 0.0
@@ -84,6 +89,7 @@ class Node:
         env = {**os.environ, "PYTHONPATH": str(ROOT), "SOAK_BROKER": self.url, "SOAK_BACKEND": self.url}
         env |= {"SOAK_FOLDER": str(self.folder), "SOAK_NODE": self.name, "PYTHONFAULTHANDLER": "1"}
         command = [sys.executable, "-m", "fastq", "-A", "tests.chaos.soak.workload", "worker", "-P", self.pool, "-l", "WARNING"]
+        command += ["-Q", f"default,{SIDE}", *(("--http", f"127.0.0.1:{self.port}") if self.port else ())]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, *SLOTS[self.pool], "-n", f"{self.name}@soak"],
@@ -138,6 +144,8 @@ class Fleet:
     broker: str
     seed: int
     poison_every_s: float
+    #: seconds from one thing that it is told to the next; 0: it is left alone
+    steer_every_s: float = 0.0
     nodes: list[Node] = field(default_factory=list)
     server: RedisServer | None = None
     hits: list[Hit] = field(default_factory=list)
@@ -146,9 +154,11 @@ class Fleet:
     incarnations: int = 0
     producer: subprocess.Popen[bytes] | None = None
     producer_proxy: ProxyProcess | None = None
+    steerer: subprocess.Popen[bytes] | None = None
+    steerers: int = 0
 
     def start(self) -> None:
-        for name in ("runs", "ledger", "logs"):
+        for name in ("runs", "ledger", "logs", "steered"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "pace").write_bytes(PACE.pack(0, 0, 0))
         with (self.folder / "pace").open("r+b") as file:
@@ -164,7 +174,8 @@ class Fleet:
         for pool in self.pools:
             name = f"{pool}{sum(node.pool == pool for node in self.nodes) or ''}"
             proxy = ProxyProcess(self.server.port) if self.server else None
-            self.nodes.append(Node(name, pool, proxy.url if proxy else self.url, self.folder, proxy))
+            port = free_port() if self.steer_every_s else 0
+            self.nodes.append(Node(name, pool, proxy.url if proxy else self.url, self.folder, proxy, port))
         for node in self.nodes:
             node.start()
 
@@ -177,13 +188,64 @@ class Fleet:
         env = {**os.environ, "PYTHONPATH": str(ROOT), "SOAK_BROKER": url, "SOAK_BACKEND": url, "SOAK_FOLDER": str(self.folder)}
         command = [sys.executable, "-m", "tests.chaos.soak.producer", "--folder", str(self.folder), "--seed", str(self.seed)]
         command += ["--incarnation", str(self.incarnations), "--poison-every", str(self.poison_every_s)]
+        command += [] if self.steer_every_s else ["--no-doom"]
         with (self.folder / "logs" / f"producer-{self.incarnations}.log").open("wb") as log:
             self.producer = subprocess.Popen(
                 command, cwd=self.folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
+    def start_steerer(self) -> None:
+        if not self.steer_every_s:
+            return
+        self.steerers += 1
+        with (self.folder / "logs" / f"steerer-{self.steerers}.log").open("wb") as log:
+            self.steerer = subprocess.Popen(
+                [*self._steering(), "--incarnation", str(self.steerers)],
+                cwd=self.folder, env=self._client(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def _steering(self) -> list[str]:
+        command = [sys.executable, "-m", "tests.chaos.soak.steering", "--folder", str(self.folder), "--seed", str(self.seed)]
+        command += ["--every", str(self.steer_every_s), "--nodes", *(f"{node.name}@soak" for node in self.nodes)]
+        return [*command, "--ports", *(str(node.port) for node in self.nodes)]
+
+    def _client(self) -> dict[str, str]:
+        """Return the environment of a client that no fault cuts off but the broker's own."""
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "SOAK_BROKER": self.url, "SOAK_BACKEND": self.url}
+        return {**env, "SOAK_FOLDER": str(self.folder)}
+
+    def stop_steerer(self, deadline_s: float) -> None:
+        """Let it set everything right, and end."""
+        steerer, self.steerer = self.steerer, None
+        if steerer is None:
+            return
+        (self.folder / ENOUGH).touch()
+        try:
+            code = steerer.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            self.surprises.append(f"the steerer did not end within {deadline_s:g} s")
+            steerer.kill()
+            steerer.wait()
+            return
+        if code == -signal.SIGKILL:  # a fault was faster
+            self.start_steerer()
+            self.stop_steerer(deadline_s)
+        elif code:
+            self.surprises.append(f"the steerer {self.steerers} ended with {code}")
+
+    def look(self) -> dict[str, Any]:
+        """Ask all nodes, which are up and have nothing to do; say what is wrong with what they answer."""
+        looked = subprocess.run([*self._steering(), "--look"], cwd=self.folder, env=self._client(), capture_output=True, text=True)
+        if looked.returncode:
+            return {"failed": looked.stderr[-2000:]}
+        return dict(json.loads(looked.stdout))
+
     def watch(self) -> None:
         """Start again what has ended."""
+        if self.steerer is not None and (code := self.steerer.poll()) is not None:
+            if code != -signal.SIGKILL:
+                self.surprises.append(f"the steerer {self.steerers} ended with {code}")
+            self.start_steerer()
         for node in self.nodes:
             assert node.process is not None
             code = node.process.poll()
@@ -250,9 +312,10 @@ class Fleet:
                 node.process.wait(60)
             if node.proxy is not None:
                 node.proxy.close()
-        if self.producer is not None:
-            self.producer.kill()
-            self.producer.wait(60)
+        for process in (self.producer, self.steerer):
+            if process is not None:
+                process.kill()
+                process.wait(60)
         if self.producer_proxy is not None:
             self.producer_proxy.close()
         if self.server is not None:

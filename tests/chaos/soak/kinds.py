@@ -144,6 +144,8 @@ KINDS: dict[str, Kind] = {
         Kind("broken", 4, _each(_broken), state="FAILURE", runs=_once(range(3)), dead={"failed": 1}),
         Kind("failing", 1, _many(w.failing), state="FAILURE", dead={"failed": 1}, batched=True),
         Kind("revoked", 1, _many(w.never, countdown=REVOKED_AFTER_S), state="REVOKED", runs={}, batched=True),
+        Kind("aside", 1, _many(w.noop, queue=w.SIDE), value=_single, batched=True),
+        Kind("doomed", 1, _many(w.doomed), state="REVOKED", runs={}, batched=True),
         Kind("expired", 1, _many(w.never, countdown=1.5, expires=0.5), state="REVOKED", runs={}, batched=True),
         Kind("poison", 1, _many(w.poison), state="FAILURE", dead={"worker-lost": 1}, batched=True),
     )

@@ -56,6 +56,8 @@ class Ledger:
     answered: set[int] = field(default_factory=set)
     #: unit -> seconds from its sending to the return of ``revoke``
     revoked: dict[int, float] = field(default_factory=dict)
+    #: unit -> Unix seconds of that return
+    revoked_at: dict[int, float] = field(default_factory=dict)
     #: what calls that failed said
     troubles: list[str] = field(default_factory=list)
     accepted_tasks: int = 0
@@ -88,6 +90,7 @@ class Ledger:
             assert isinstance(what, int)
             for i in range(what):
                 self.revoked[unit + i] = float(str(more[0]))
+                self.revoked_at[unit + i] = float(str(more[1]))
         else:
             self.troubles.append(f"{kind}: {more[0] if more else ''}")
 

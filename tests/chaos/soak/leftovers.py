@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.chaos.soak.fleet import Fleet
-from tests.chaos.soak.workload import app
+from tests.chaos.soak.workload import SIDE, app
 
 __all__ = ["left_on_redis", "left_on_sqlite"]
 
@@ -36,9 +36,10 @@ def left_on_redis(fleet: Fleet) -> tuple[dict[str, int], list[str]]:
             kinds[f"{kind}{' (expires)' if expires else ''}"] += 1
             if not expires and kind not in OWNED:
                 strays.append(f"{key} has no TTL: {_contents(client, raw)}")
-        dead, messages = (client.zcard(f"{prefix}{{default}}:dead"), client.hlen(f"{prefix}{{default}}:dead:messages"))
-        if dead != messages:
-            strays.append(f"{dead} dead letters but {messages} messages of such")
+        for queue in ("default", SIDE):
+            dead, messages = (client.zcard(f"{prefix}{{{queue}}}:dead"), client.hlen(f"{prefix}{{{queue}}}:dead:messages"))
+            if dead != messages:
+                strays.append(f"{queue}: {dead} dead letters but {messages} messages of such")
     return dict(kinds), strays
 
 

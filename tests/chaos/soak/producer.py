@@ -34,10 +34,14 @@ PACE = struct.Struct("<III")
 ROUND = {
     "noop": (3, 500), "ignored": (1, 200), "urgent": (1, 20), "nap": (1, 30), "anap": (1, 20), "crunch": (1, 15),
     "later": (1, 8), "chain": (1, 4), "group": (1, 2), "chord": (1, 3), "nested": (1, 2), "broken": (1, 1),
-    "again": (1, 5), "flaky": (1, 5), "failing": (1, 2), "expired": (1, 2), "large": (1, 1),
+    "again": (1, 5), "flaky": (1, 5), "failing": (1, 2), "expired": (1, 2), "large": (1, 1), "aside": (1, 20),
 }  # fmt: skip
 #: kind -> (seconds between, units): what has a rate of its own
-TIMED = {"limited": (0.5, 10), "revoked": (2.5, 4), "poison": (8.0, 1)}
+TIMED = {"limited": (0.5, 10), "revoked": (2.5, 4), "poison": (8.0, 1), "doomed": (1.5, 2)}
+#: how running tasks are ended, most often as is usual
+SIGNALS = ("SIGTERM", "SIGTERM", "SIGTERM", "SIGUSR1", "SIGKILL")
+#: times that ending them is tried: else they run to their end
+TRIES = 10
 
 
 class Sender:
@@ -86,15 +90,23 @@ class Sender:
             return
         self._write("=", kind, unit, ids, time.time())
         if kind == "revoked":
-            self._revoke(unit, n, began, [id for (id,) in ids])
+            self._revoke(kind, unit, n, began, [id for (id,) in ids])
+        elif kind == "doomed":
+            time.sleep(self._chance.uniform(0, 1))  # some have not begun
+            signal = self._chance.choice(SIGNALS)
+            for _ in range(TRIES):
+                if self._revoke(kind, unit, n, began, [id for (id,) in ids], terminate=True, signal=signal):
+                    break
+                time.sleep(0.5)
 
-    def _revoke(self, unit: int, n: int, sent: float, ids: list[str]) -> None:
+    def _revoke(self, kind: str, unit: int, n: int, sent: float, ids: list[str], **how: Any) -> bool:
         try:
-            app.control.revoke(ids)
+            app.control.revoke(ids, **how)
         except FastQError as exc:
             self._write("?", "revoke", unit, n, f"{type(exc).__name__}: {exc}"[:200])
-            return
-        self._write("-", "revoked", unit, n, time.time() - sent)
+            return False
+        self._write("-", kind, unit, n, time.time() - sent, time.time())
+        return True
 
     def _write(self, *entry: Any) -> None:
         os.write(self._fd, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
@@ -106,8 +118,11 @@ def main() -> None:
     parser.add_argument("--incarnation", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--poison-every", type=float, default=TIMED["poison"][0], help="seconds; 0: never")
+    parser.add_argument("--no-doom", action="store_true", help="send nothing that is to be ended while it runs")
     arguments = parser.parse_args()
     timed = dict(TIMED)
+    if arguments.no_doom:
+        del timed["doomed"]
     timed["poison"] = (arguments.poison_every, 1)
     if not arguments.poison_every:
         del timed["poison"]

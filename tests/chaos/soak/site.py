@@ -22,6 +22,7 @@ from tests.chaos.soak.fleet import Fleet
 from tests.chaos.soak.ledger import Ledger, runs_so_far
 from tests.chaos.soak.leftovers import left_on_redis, left_on_sqlite
 from tests.chaos.soak.memory import Memory
+from tests.chaos.soak.steered import Steered
 from tests.chaos.soak.workload import app
 from tests.workers import eventually
 
@@ -45,11 +46,13 @@ class Plan:
     poison_every_s: float = 8.0
     #: names of faults; (): all
     only: tuple[str, ...] = ()
+    #: 0: nobody steers
+    steer_every_s: float = 0.0
 
 
 def soak(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Run one; return all that was found, as JSON has it. ``broken`` in it are the laws that did not hold."""
-    fleet = Fleet(plan.folder, plan.pools, plan.broker, plan.seed, plan.poison_every_s)
+    fleet = Fleet(plan.folder, plan.pools, plan.broker, plan.seed, plan.poison_every_s, plan.steer_every_s)
     say(f"seed {plan.seed}, {plan.broker}, {' '.join(plan.pools)}, a fault every {plan.every_s:g} s, logs in {plan.folder}")
     try:
         fleet.start()
@@ -75,6 +78,7 @@ class _Soak:
         eventually(lambda: all(node.up for node in fleet.nodes), "all nodes ready")
         fleet.pace(0, plan.unfinished)
         fleet.start_producer()
+        fleet.start_steerer()
         began = time.time()
         self._faults.start()
         try:
@@ -87,13 +91,17 @@ class _Soak:
         ended = time.time()
         # a producer that waits for an answer of a broker it was cut off from takes its socket timeout
         fleet.stop_producer(60)
+        fleet.stop_steerer(90)
         drained = self._turn_until(self._drained, DRAIN_S)
         drained_s = time.time() - ended
         self._say(f"drained after {drained_s:.1f} s, stopping all nodes" if drained else f"NOT drained within {DRAIN_S:g} s")
         depth = {} if drained else self._depth()
+        steered = Steered.read(plan.folder)
+        wrong = steered.wrong(fleet) if plan.steer_every_s and drained else []
         fleet.stop_nodes(STOP_S)
         self._checker.turn()
         count = audit(fleet, self._ledger, self._checker, self._faults.happened, began, ended)
+        count.add("steering", wrong)
         if depth:
             count.broken.insert(0, f"not drained within {DRAIN_S:g} s: {depth}")
         left, strays = left_on_redis(fleet) if fleet.server else left_on_sqlite(fleet)
@@ -113,6 +121,8 @@ class _Soak:
             "lease_s": LEASE_S,
             "faults_total": len(self._faults.happened),
             "faults": dict(Counter(one.name for one in self._faults.happened)),
+            "steered": dict(steered.actions),
+            "events_heard": dict(steered.events),
             "troubles_of_the_producer": len(self._ledger.troubles),
             "slowest_s": self._checker.slowest_s,
             "count": {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(count).items()},

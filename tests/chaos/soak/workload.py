@@ -15,11 +15,15 @@ from typing import Any
 from fastq import FastQ
 from fastq.running import current
 
-__all__ = ["RECORD", "app", "birth", "value_of"]
+__all__ = ["DOOMED_S", "RECORD", "SIDE", "app", "birth", "value_of"]
 
 #: token, Unix us, retries before this run, deaths charged before this run, phase (0: about to return, 1: begun)
 RECORD = struct.Struct("<QQBBB5x")
 BEGUN = 1
+#: a second queue, that nodes are told to leave and to take again
+SIDE = "side"
+#: seconds that a task runs which nobody ends
+DOOMED_S = 20.0
 
 FOLDER = os.environ.get("SOAK_FOLDER", ".")
 NODE = os.environ.get("SOAK_NODE", "none")
@@ -160,6 +164,17 @@ def failing(token: int) -> int:
 @app.task
 def never(token: int) -> int:
     """Revoked or expired before it is due."""
+    mark(token)
+    return value_of(token)
+
+
+@app.task(priority=9, ignore_result=False)
+def doomed(token: int) -> int:
+    """Runs until somebody ends it."""
+    mark(token, BEGUN)
+    until = time.monotonic() + DOOMED_S
+    while time.monotonic() < until:
+        time.sleep(0.01)
     mark(token)
     return value_of(token)
 
