@@ -234,7 +234,7 @@ class Tally:
     def count(self, which: Literal["given_back", "fenced", "taken_back"], n: int = 1) -> None: ...
     def counter(self, which: Literal["given_back", "fenced", "taken_back"]) -> int: ...
     def task_totals(self) -> list[tuple[str, tuple[int, ...], int, int, tuple[int, ...]]]:
-        """Return (name, count of each of OUTCOMES, sum of waits in ms, of run times in ns, runs in each bucket) of each task seen."""
+        """Return (name, count of each of OUTCOMES, sum of waits in ms, of run times in ns, runs in each bucket) of each task."""
     def queue_totals(self) -> list[tuple[str, int, int, tuple[int, ...]]]:
         """Return (queue, started, sum of waits in ms, starts in each bucket) of every queue that something was fetched from.
 

@@ -14,6 +14,7 @@ from fastq._core import DEAD, DONE, RETRY, RETURN, Delivery, Entry, Registry, Se
 __all__ = [
     "DEAD",
     "DONE",
+    "ENDS",
     "RETRY",
     "RETURN",
     "Count",
@@ -38,6 +39,10 @@ __all__ = [
     "StoredResult",
     "Swept",
 ]
+
+#: reasons of DONE and RETRY: how a run ended that neither succeeded nor left a dead letter. Brokers do not look at them; the tallies
+#: of the core (``_core_tally.pxi``) count by them
+ENDS = frozenset({"expired", "ignored", "postponed", "replaced", "requeued", "retried", "revoked", "terminated"})
 
 
 class Publication(NamedTuple):

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from fastq.app import FastQ
     from fastq.control.broadcasting import Reply
 
-__all__ = ["EX_UNAVAILABLE", "Asked", "arguments_of", "find", "known_commands", "not_online", "print_list", "remote_options", "usage"]
+__all__ = [
+    "EX_UNAVAILABLE", "Asked", "arguments_of", "find", "known_commands", "not_online", "print_list", "remote_options", "usage",
+]  # fmt: skip
 
 #: nobody has answered; Celery's number, from sysexits.h
 EX_UNAVAILABLE = 69
@@ -86,8 +88,9 @@ class Asked:
         return timeout_s if self.timeout is None else self.timeout
 
     def run(self, ask: Callable[[], object]) -> None:
-        """Ask, then show the answers, by name: two looks at one fleet are to look the same. A request that cannot be made is a usage
-        error."""
+        """Ask, then show the answers, by name: two looks at one fleet are to look the same.
+
+        A request that cannot be made is a usage error."""
         try:
             ask()
         except ValueError as exc:  # the library's own words for what was asked wrongly

@@ -193,8 +193,8 @@ _ROWS = (
     Setting("dead_letter_expires", SECONDS, 604800.0, "How long dead letters are kept.", "s"),
     # beat
     Setting("beat_schedule", SCHEDULES, {},
-            "Periodic tasks: name -> {'task', 'schedule', 'args', 'kwargs', 'options', 'relative', 'missed'}, see the page on periodic "
-            "tasks. add_periodic_task adds to it."),
+            "Periodic tasks: name -> {'task', 'schedule', 'args', 'kwargs', 'options', 'relative', 'missed'}, see the page on "
+            "periodic tasks. add_periodic_task adds to it."),
     Setting("beat_scheduler", SCHEDULER, None,
             "What sends periodic tasks. None or 'shared': schedules are kept in the broker, and any number of beats share them; "
             "'persistent': in the file beat_schedule_filename, with one beat; else a class, or its dotted name."),

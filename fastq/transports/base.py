@@ -448,7 +448,7 @@ class Listing(NamedTuple):
     #: how many there are in all
     total: int
     plans: Sequence[Planned]
-    #: names of entries that have been removed, as far as is remembered: whoever ends up with another number than ``total`` reads all
+    #: names of entries that were removed, as far as is remembered: whoever ends up with another number than ``total`` reads all
     removed: Sequence[str] = ()
 
 

@@ -1,7 +1,8 @@
 """How many tasks a node runs at once, and how that is changed while it runs.
 
-The unit is that of ``-c``: processes of prefork, slots in each process of the other pools. Both have a limit. The records of slots on
-the status board are laid out when the node starts (``Hello.room``); processes cost the machine's memory (``Hello.most_processes``).
+The unit is that of ``-c``: processes of prefork, slots in each process of the other pools. Both have a limit. The records of slots
+on the status board are laid out when the node starts (``Hello.room``); processes cost the machine's memory
+(``Hello.most_processes``).
 """
 
 from __future__ import annotations

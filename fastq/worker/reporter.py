@@ -30,6 +30,8 @@ __all__ = ["Reporter"]
 FLUSH_S = 0.1
 #: runs that did not succeed, and beginnings, told with one batch
 TOLD_MAX = 200
+#: deliveries of which it is remembered what was told
+BEGUN_MAX = 2_000
 #: characters of an exception and of its traceback
 EXCEPTION_MAX = 1_024
 TRACEBACK_MAX = 8_192
@@ -62,8 +64,8 @@ class Reporter:
         self._outbox: Outbox | None = None
         self._told: deque[dict[str, Any]] = deque()
         self._left = 0
-        #: records of what runs or waits long enough to be told of: what was told
-        self._begun: dict[int, int] = {}
+        #: what was told of deliveries that have not ended, by ``id``; not by record: the next delivery may have the same
+        self._begun: dict[int, tuple[Delivery, int]] = {}
         self._flush_at = 0.0
         self._seen_ms = 0
         self._offset_ms: int | None = None
@@ -159,9 +161,16 @@ class Reporter:
         trace = self._trace
         if trace is None or not (len(trace) or self._told or len(held)):
             return None
-        if len(trace) or self._told or len(self._begun) < len(held):
+        if len(trace) or self._told or len(held) >= BEGUN_MAX or any(self._unfinished(trace, d) for d in held):
             return max(0.0, self._flush_at - time.monotonic())
         return None
+
+    def _unfinished(self, trace: Trace, d: Delivery) -> bool:
+        """Say whether there is more to tell of a delivery before it ends."""
+        if d.record < 0:
+            return False
+        state = trace.waited_ms(self._board, d.record, 0)[0]
+        return state in (HELD, STARTED) and self._begun.get(id(d), (d, 0))[1] < state
 
     def _flush(self, held: Iterable[Delivery]) -> None:
         trace, outbox = self._trace, self._outbox
@@ -184,14 +193,14 @@ class Reporter:
         has ended."""
         now_s = time.time()
         before_ms = int((now_s - FLUSH_S) * 1000)
-        begun: dict[int, int] = {}
+        begun: dict[int, tuple[Delivery, int]] = {}
         for d in held:
             if d.record < 0:
                 continue
             state, waited_ms, started_ms = trace.waited_ms(self._board, d.record, int(now_s * 1000))
             if waited_ms < FLUSH_S * 1000 and not started_ms:
                 continue
-            known = self._begun.get(d.record, 0)
+            known = self._begun.get(id(d), (d, 0))[1]
             if state == STARTED and started_ms <= before_ms and known < STARTED:
                 if not self._is_silent(d):
                     self._tell(d, "", at_s=now_s, of_task=RUNS_ON, started=started_ms / 1000)
@@ -203,8 +212,8 @@ class Reporter:
                         self._told.append({"type": "task-received", "timestamp": received_s, "uuid": d.id, **what_of(d)})
                 known = HELD
             if known:
-                begun[d.record] = known
-            if len(begun) >= TOLD_MAX * 10:
+                begun[id(d)] = (d, known)
+            if len(begun) >= BEGUN_MAX:
                 break
         self._begun = begun
 

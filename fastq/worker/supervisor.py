@@ -6,6 +6,7 @@ decided in ``shutdown``, processes come from ``starters``.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket

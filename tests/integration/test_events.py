@@ -142,7 +142,11 @@ def test_a_monitor_hears_the_whole_life_of_every_task(pool: str, tasks: ModuleTy
         # a task that runs is told of while it runs, not only when it has ended
         monitor.wait(lambda: "task-started" in monitor.of(lasting), "a long task has started")
         assert "task-succeeded" not in monitor.of(lasting)
+        behind = tasks.tell.delay("behind").id
         (tmp_path / "lasting").touch()
+        monitor.wait(lambda: "task-started" in monitor.of(behind), "a long task has started behind another, perhaps in its record")
+        assert "task-succeeded" not in monitor.of(behind)
+        (tmp_path / "behind").touch()
         for id in good:
             monitor.wait(lambda id=id: len(monitor.of(id)) == 3, "the life of a task")  # type: ignore[misc]
             assert monitor.of(id) == ["task-received", "task-started", "task-succeeded"]

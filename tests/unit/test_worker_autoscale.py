@@ -295,3 +295,9 @@ def test_what_a_node_cannot_be_is_refused_with_the_reason() -> None:
         threads.resize(21)
     assert threads.size == 20
     assert capacity(pool="threads", processes=1, slots=4, autoscale=(50, 4))[0].room == 50
+    prefork, told = capacity(processes=2)
+    with pytest.raises(CapacityError, match="100000 processes are more than the 256 that this worker has room for"):
+        prefork.resize(100_000)
+    assert told == [] and prefork.size == 2
+    assert capacity(processes=100)[0].room == 400
+    assert capacity(processes=3, autoscale=(1000, 3))[0].room == 1000
