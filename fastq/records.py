@@ -40,8 +40,8 @@ __all__ = [
     "Swept",
 ]
 
-#: reasons of DONE and RETRY: how a run ended that neither succeeded nor left a dead letter. Brokers do not look at them; the tallies
-#: of the core (``_core_tally.pxi``) count by them
+#: reasons of DONE and RETRY: how a run ended that neither succeeded nor left a dead letter. Brokers do not look at them, the
+#: tallies of the core (``_core_tally.pxi``) count by them
 ENDS = frozenset({"expired", "ignored", "postponed", "replaced", "requeued", "retried", "revoked", "terminated"})
 
 
