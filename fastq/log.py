@@ -160,8 +160,8 @@ def setup_worker_logging(
 
     The root logger gets one handler, on ``logfile`` or standard error, only if it has none (``worker_hijack_root_logger`` replaces
     what it has); then also its level. Otherwise the application's logging stays as it is. Afterwards what tasks print goes to the
-    logger ``fastq.redirected``, unless ``worker_redirect_stdouts`` is off. A receiver of the signal ``setup_logging`` does all of this
-    itself; receivers of ``after_setup_logger`` and ``after_setup_task_logger`` may change what was done.
+    logger ``fastq.redirected``, unless ``worker_redirect_stdouts`` is off. A receiver of the signal ``setup_logging`` does all of
+    this itself; receivers of ``after_setup_logger`` and ``after_setup_task_logger`` may change what was done.
     """
     level = _level(loglevel)
     root = logging.getLogger()

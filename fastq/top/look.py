@@ -133,9 +133,10 @@ class Looker:
         """Look once. A broker that does not answer is told in the answer, and tried again by the next look."""
         at = time.time()
         try:
-            records = self._channel.nodes()
-            replies = self._app.control.inspect(timeout=ANSWER_S).active() if records else None
+            # in this order: a node that says what it runs has said how it is before
             self._app.control.heartbeat()
+            replies = self._app.control.inspect(timeout=ANSWER_S).active()
+            records = self._channel.nodes()
             paused_queues, paused_tasks = _paused(self._app)
             infos = {name: info for name, record in records.items() if (info := _info(record)) is not None}
             queues = self._queues(infos.values(), paused_queues)
