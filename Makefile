@@ -6,7 +6,7 @@
 #   make bench    compare the pools (BENCH= passes arguments on, such as BENCH=--benchmark-compare)
 #   make fuzz     mutate a million messages and feed them to every decoder (INPUTS=1000000)
 #   make chaos    kill processes and servers, many rounds (ROUNDS=10)
-#   make chaos MINUTES=10    the soak: full speed with a fault every 5 s, then a count (SEED= POOLS="prefork gevent" BROKER=sqlite EVERY=5)
+#   make chaos MINUTES=10    the soak: full speed with a fault every 5 s, then a count (SEED= POOLS="prefork gevent" BROKER=sqlite EVERY=5 STEER=0.5)
 #   make docs     write docs/settings.md from the settings table
 #   make build    only create .venv and build the core in place
 #
@@ -27,6 +27,7 @@ SEED ?=
 POOLS ?=
 BROKER ?= redis
 EVERY ?= 5
+STEER ?= 0.5
 TESTS ?= tests
 INPUTS ?= 1000000
 BENCH ?=
@@ -76,7 +77,7 @@ check: build $(VENV)/.stamp-dev
 	$(PY) -m ruff check .
 	$(PY) -m mypy --strict fastq
 	$(PY) -m pytest -q tests/unit/test_floors.py
-	$(PY) -m mypy.stubtest fastq._core
+	$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml fastq._core
 
 bench: build $(VENV)/.stamp-bench
 	$(PY) benchmarks/pools.py $(BENCH)
@@ -85,7 +86,7 @@ chaos: build
 ifeq ($(MINUTES),)
 	FASTQ_CHAOS_ROUNDS=$(ROUNDS) $(PY) -m pytest tests/chaos
 else
-	$(PY) -m tests.chaos.soak --minutes $(MINUTES) --broker $(BROKER) --every $(EVERY) --results benchmarks/results \
+	$(PY) -m tests.chaos.soak --minutes $(MINUTES) --broker $(BROKER) --every $(EVERY) --steer-every $(STEER) --results benchmarks/results \
 		$(if $(SEED),--seed $(SEED)) $(if $(POOLS),--pools "$(POOLS)")
 endif
 

@@ -110,6 +110,11 @@ class RedisPlace:
     def cpu_s(self) -> float | None:
         return None if self._process is None else proctree.cpu_s([self._process.pid])
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server was started"
+        return self._process.pid
+
     def stop(self) -> None:
         if self._process is not None:
             self.client.close()

@@ -28,7 +28,7 @@ cdef bytes places_of(list numbers):
 
 
 @cython.final
-cdef class Gathering:
+cdef class _Gathering:
     """The groups so far, and the ones last added to: neighbours mostly belong together."""
 
     cdef dict groups
@@ -73,7 +73,7 @@ cdef class Gathering:
 
 
 def gather_results(settlements, Py_ssize_t inline_max):
-    cdef Gathering all = Gathering.__new__(Gathering)
+    cdef _Gathering all = _Gathering.__new__(_Gathering)
     cdef Settlement s
     cdef Py_ssize_t index = -1
     all.groups = {}

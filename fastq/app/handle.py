@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
@@ -23,6 +24,21 @@ class Connection:
         from fastq.transports import display_url  # lazy: only where it is shown
 
         return self.url if include_password else display_url(self.url)
+
+    def info(self) -> dict[str, Any]:
+        """Return where the broker is, without its password."""
+        url = urlsplit(self.as_uri().partition(";")[0])  # of several Sentinels the first
+        try:
+            port = url.port
+        except ValueError:
+            port = None
+        return {
+            "hostname": url.hostname,
+            "userid": url.username or None,
+            "virtual_host": url.path.removeprefix("/") or None,
+            "port": port,
+            "transport": url.scheme,
+        }
 
     def ensure_connection(
         self,

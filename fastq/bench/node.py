@@ -34,7 +34,8 @@ class BenchError(FastQError):
 class Node:
     """A worker node; use as a context manager: it is stopped, and gone, afterwards."""
 
-    def __init__(self, place: Place, shape: Shape, board: marks.Board | None = None) -> None:
+    def __init__(self, place: Place, shape: Shape, board: marks.Board | None = None, *, source: Path | None = None) -> None:
+        """``source``: a built tree to run it from, None: the one that runs here."""
         self.shape = shape
         self._folder = tempfile.TemporaryDirectory(prefix="fastq-bench-worker-")
         self._log = Path(self._folder.name, "worker.log")
@@ -44,7 +45,7 @@ class Node:
         env[tasks.ENV] = json.dumps({"broker": place.broker_url, "backend": place.backend_url, "conf": place.conf})
         if board is not None:
             env[marks.ENV] = str(board.path)
-        source = Path(fastq.__file__).parents[1]
+        source = source or Path(fastq.__file__).parents[1]
         if source.name not in ("site-packages", "dist-packages"):
             # run from a checkout: the worker has another working directory
             env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(source), env.get("PYTHONPATH")]))

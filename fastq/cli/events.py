@@ -8,12 +8,13 @@ import json
 import sys
 import threading
 import time
+from collections import OrderedDict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastq.cli.context import Settings, app_options, load_app
+from fastq.cli.context import Settings, app_options, load_app_or_broker
 from fastq.exceptions import ImproperlyConfigured, OperationalError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ __all__ = ["command"]
 HINT_S = 2.0
 #: seconds before a lost broker is tried again
 RETRY_S = 1.0
+#: tasks whose names are remembered
+NAMES_MAX = 10_000
 #: fields that stand in front of a line, or are told by every event
 _COMMON = frozenset({"type", "timestamp", "hostname", "uuid", "name", "pid", "clock", "utcoffset", "local_received"})
 
@@ -37,25 +40,32 @@ _COMMON = frozenset({"type", "timestamp", "hostname", "uuid", "name", "pid", "cl
 @click.option("-j", "--json", "as_json", is_flag=True, help="One JSON object per event.")
 @click.option("-c", "--camera", metavar="MODULE.CLASS", help="Take pictures of the state with this Polaroid.")
 @click.option(
-    "-F", "--frequency", "--freq", type=click.FloatRange(min=0, min_open=True), default=1.0, help="Seconds between pictures."
+    *("-F", "--frequency", "--freq"),
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Seconds between pictures. Default: 1.",
 )
 @click.option("-r", "--maxrate", metavar="RATE", help="Pictures at most, such as 10/m.")
 @app_options
-def command(settings: Settings, /, dump: bool, as_json: bool, camera: str | None, frequency: float, maxrate: str | None) -> None:
+def command(
+    settings: Settings, /, dump: bool, as_json: bool, camera: str | None, frequency: float | None, maxrate: str | None
+) -> None:
     """Show what workers tell of themselves and of their tasks, until Ctrl-C.
 
     Workers started with -E tell of tasks while somebody looks; others after fastq control enable_events.
     """
     if camera and (dump or as_json):
         raise click.UsageError("--camera takes pictures, --dump and --json print events: give one of them.")
-    app = load_app(settings)
+    if not camera and (frequency or maxrate):
+        raise click.UsageError("--frequency and --maxrate are for pictures: say what takes them, --camera MODULE.CLASS.")
+    app = load_app_or_broker(settings)
     if not (camera or dump or as_json) and sys.stdout.isatty() and _top(settings):
         return
     try:
         if camera:
-            _photograph(app, camera, frequency, maxrate)
+            _photograph(app, camera, frequency or 1.0, maxrate)
         else:
-            _dump(app, _json_line if as_json else _line)
+            _dump(app, _json_line if as_json else _Lines())
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
@@ -135,25 +145,38 @@ def _photograph(app: FastQ, name: str, frequency: float, maxrate: str | None) ->
 
 def _camera(name: str) -> type[Polaroid]:
     module, _, attribute = name.replace(":", ".").rpartition(".")
+    expected = "Expected module.Class, a class like fastq.events.snapshot.Polaroid"
     try:
         found: type[Polaroid] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as exc:
-        raise ImproperlyConfigured(
-            f"no camera {name!r}: {exc}. Expected module.Class, a class like fastq.events.snapshot.Polaroid"
-        ) from exc
+        raise ImproperlyConfigured(f"no camera {name!r}: {exc}. {expected}") from exc
+    if not isinstance(found, type):
+        raise ImproperlyConfigured(f"no camera {name!r}: that is no class. {expected}")
     return found
 
 
 # --- lines ---
 
 
-def _line(event: dict[str, Any]) -> str:
-    at = datetime.fromtimestamp(event["timestamp"]).isoformat(sep=" ", timespec="milliseconds")
-    about = event.get("uuid", "")
-    if name := event.get("name"):
-        about = f"{name}[{about}]"
-    rest = " ".join(f"{key}={_short(value)}" for key, value in event.items() if key not in _COMMON and value is not None)
-    return " ".join(filter(None, (at, event.get("hostname", "-"), event["type"], about, rest)))
+class _Lines:
+    """Make a line of an event. Only the first event of a task tells its name; the lines of all the others do, too."""
+
+    def __init__(self) -> None:
+        self._names: OrderedDict[str, str] = OrderedDict()
+
+    def __call__(self, event: dict[str, Any]) -> str:
+        at = datetime.fromtimestamp(event["timestamp"]).isoformat(sep=" ", timespec="milliseconds")
+        about = uuid = event.get("uuid", "")
+        if name := event.get("name") or self._names.get(uuid):
+            about = f"{name}[{uuid}]"
+            self._names[uuid] = name
+            if len(self._names) > NAMES_MAX:
+                self._names.popitem(last=False)
+        told = {key: value for key, value in event.items() if key not in _COMMON and value is not None}
+        if told.get("root_id") == uuid:
+            del told["root_id"]  # most tasks are the root of their own
+        rest = " ".join(f"{key}={_short(value)}" for key, value in told.items())
+        return " ".join(filter(None, (at, event.get("hostname", "-"), event["type"], about, rest)))
 
 
 def _short(value: object) -> str:

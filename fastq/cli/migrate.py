@@ -21,6 +21,7 @@ from fastq.cli.types import Names
 from fastq.exceptions import EnvelopeError, ImproperlyConfigured
 from fastq.records import DONE, RETURN, Fetch, Lease, Publication, Settlement
 from fastq.transports import Broker, TransportOptions, display_url, open_broker, open_inspector
+from fastq.transports.base import PARKED_MS
 from fastq.worker.followups import level_of
 from fastq.worker.identity import Identity
 
@@ -122,13 +123,16 @@ class Migration:
             self.gone += len(publications)
 
     def copy_delayed(self, queue: str, waiting: list[tuple[int, int, bytes]]) -> None:
-        """Copy delayed messages; they are due at the same time there."""
+        """Copy delayed messages; they are due at the same time there, and those put aside for a pause at once."""
         there = self.wanted.queues.get(queue, queue)
         going = [(due_ms, level, message) for due_ms, level, message in waiting if not self.wanted.takes(message)]
         self.stayed.update(reason for _, _, message in waiting if (reason := self.wanted.takes(message)))
         while going and self.left > 0:
             now, going = going[: self.left], going[self.left :]
-            self.publish([Publication(there, _core.remark(m, 0), level, due_ms=due_ms) for due_ms, level, m in now])
+            self.publish([
+                Publication(there, _core.remark(m, 0), level, due_ms=due_ms if due_ms < PARKED_MS else 0)
+                for due_ms, level, m in now
+            ])
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...] | None) -> dict[str, str]:
@@ -188,7 +192,12 @@ def command(
                 delayed = inspector.depth(queue)["delayed"]
                 if not ack_messages and delayed:
                     migration.copy_delayed(queue, inspector.delayed(queue, delayed))
-                _say(queue, queues.get(queue, queue), migration, start, delayed if ack_messages else 0, quiet=forever)
+                stay = [f"{n} stay ({reason})" for reason, n in sorted(migration.stayed.items())]
+                if ack_messages and delayed:
+                    stay += _waiting(delayed, sum(inspector.parked(queue).values()))
+                if queue in migration.source.paused().queues:
+                    stay.append(f"the queue is paused: fastq resume -Q {queue}")
+                _say(queue, queues.get(queue, queue), migration.gone - start, stay, quiet=forever)
             if migration.gone > before:
                 quiet_since_s = time.monotonic()
             over = timeout is not None and time.monotonic() - quiet_since_s >= timeout
@@ -204,15 +213,17 @@ def command(
     click.echo(f"{done} {migration.gone} messages from {display_url(source)} to {display_url(destination)}.")
 
 
-def _say(queue: str, there: str, migration: Migration, start: int, delayed: int, *, quiet: bool) -> None:
-    count = migration.gone - start
+def _waiting(delayed: int, parked: int) -> list[str]:
+    """Say why delayed messages are not moved."""
+    said = [f"{delayed - parked} delayed stay until they are due"] if delayed > parked else []
+    return [*said, f"{parked} put aside for a pause stay: fastq resume puts them back"] if parked else said
+
+
+def _say(queue: str, there: str, count: int, stay: list[str], *, quiet: bool) -> None:
     if quiet and not count:
         return
-    stayed = [f"{n} stay ({reason})" for reason, n in sorted(migration.stayed.items())]
-    if delayed:
-        stayed.append(f"{delayed} delayed stay until they are due")
     arrow = queue if queue == there else f"{queue} -> {there}"
-    click.echo(f"{arrow}: {', '.join([str(count), *stayed])}")
+    click.echo(f"{arrow}: {', '.join([str(count), *stay])}")
 
 
 def _options(settings: Settings) -> TransportOptions:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from fastq.control.broadcasting import Reply
 
 __all__ = [
-    "EX_UNAVAILABLE", "Asked", "arguments_of", "find", "known_commands", "not_online", "print_list", "remote_options", "usage",
+    "EX_UNAVAILABLE", "Asked", "arguments_of", "find", "known_commands", "not_online", "print_list", "remote_options",
+    "tell_twice", "usage",
 ]  # fmt: skip
 
 #: nobody has answered; Celery's number, from sysexits.h
@@ -114,9 +115,7 @@ class Asked:
             click.echo(as_json(replies))
         elif replies and count:
             click.echo(f"\n{online(len(replies))}")
-        names = Counter(name for name, _ in self._heard)
-        if twice := [name for name, count in names.items() if count > 1]:
-            click.echo(f"Several nodes call themselves {', '.join(twice)}: give each its own name (worker -n).", err=True)
+        tell_twice(Counter(name for name, _ in self._heard))
         missing = self._missing(app, self.waits_s(timeout_s))
         if not replies:
             click.echo(f"Error: {' '.join(missing)}", err=True)
@@ -231,6 +230,12 @@ def print_list(kind: Kind, known: dict[str, Known]) -> None:
             click.echo(head)
             head = ""
         click.echo(f"{head.ljust(width)}  {text}".rstrip())
+
+
+def tell_twice(names: Counter[str]) -> None:
+    """Warn of names that more than one node has answered under."""
+    if twice := [name for name, count in names.items() if count > 1]:
+        click.echo(f"Several nodes call themselves {', '.join(twice)}: give each its own name (worker -n).", err=True)
 
 
 def not_online(absent: Iterable[str], live: Iterable[str]) -> str:

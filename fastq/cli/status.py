@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastq.cli.context import Settings, app_options, load_app_or_broker
-from fastq.cli.remote import EX_UNAVAILABLE, not_online
+from fastq.cli.remote import EX_UNAVAILABLE, not_online, tell_twice
 from fastq.cli.replies import as_json, online
 from fastq.cli.types import Names
 
+if TYPE_CHECKING:
+    from fastq.control.client import Control
+
 __all__ = ["command"]
 
+#: seconds that a heartbeat may take that was asked for
+FRESH_S = 0.5
 _HEAD = ("", "state", "pool", "size", "queues", "active", "processed", "uptime")
 
 
@@ -36,8 +42,12 @@ def command(settings: Settings, /, timeout: float, destination: tuple[str, ...] 
     """
     ctx = click.get_current_context()
     control = load_app_or_broker(settings).control
-    answered = {node for reply in control.ping(list(destination) if destination else None, timeout) for node in reply}
-    live = said = control.nodes()
+    began_s = time.monotonic()
+    # not a ping: what a node has said of itself may be a third of its lease old, and now it says it anew
+    replies = control.broadcast("heartbeat", destination=destination, timeout=timeout, reply=True)
+    names = Counter(node for reply in replies or () for node in reply)
+    answered = set(names)
+    live = said = _heard(control, answered, began_s)
     if destination:
         said = {node: info for node, info in said.items() if node in destination}
     nodes = {node: {**said.get(node, {}), "answered": node in answered} for node in sorted({*said, *answered})}
@@ -46,6 +56,7 @@ def command(settings: Settings, /, timeout: float, destination: tuple[str, ...] 
     elif nodes:
         _print_table(nodes, time.time())
         click.echo(f"\n{online(len(answered))}")
+    tell_twice(names)
     absent = [node for node in destination or () if node not in nodes]
     if absent:
         click.echo(not_online(absent, live), err=True)
@@ -54,6 +65,18 @@ def command(settings: Settings, /, timeout: float, destination: tuple[str, ...] 
     elif not answered:
         click.echo(f"Error: {f'No node has answered within {timeout:g} s.' if nodes else 'No node is online.'}", err=True)
     ctx.exit(0 if answered and answered >= set(destination or ()) else EX_UNAVAILABLE)
+
+
+def _heard(control: Control, answered: set[str], began_s: float) -> dict[str, dict[str, Any]]:
+    """Return the heartbeats of all nodes, those of who has answered from after ``began_s``, if they come soon."""
+    asked_s = time.monotonic()
+    while True:
+        said = control.nodes()
+        now_s = time.monotonic()
+        late = any(node not in said or said[node]["age_s"] > now_s - began_s for node in answered)
+        if not late or now_s - asked_s > FRESH_S:
+            return said
+        time.sleep(0.01)
 
 
 def _print_table(nodes: Mapping[str, Mapping[str, Any]], now_s: float) -> None:

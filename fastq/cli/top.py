@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastq.cli.context import Settings, app_options, load_app
+from fastq.cli.context import Settings, app_options, load_app_or_broker
 from fastq.top.look import Looker
 from fastq.top.tables import headline, tables
 
@@ -29,7 +29,7 @@ def command(settings: Settings, /, interval: float, once: bool) -> None:
     Keys: 1 to 4 or Tab choose a table, the arrows a row; i inspects it; r revokes a running task, t ends it; p pauses or resumes a
     queue or a task name; space freezes the screen; q quits.
     """
-    app = load_app(settings)
+    app = load_app_or_broker(settings)
     app.finalize()
     if once:
         _print_once(app)
@@ -61,15 +61,18 @@ def _print_once(app: FastQ) -> None:
         raise click.ClickException(look.trouble)
     # what is piped on is not cut to fit a screen
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-    console.print(Text(headline(look)))
-    for table in tables(look):
-        console.print()
-        if not table.rows:
-            console.print(Text(f"{table.title}: {table.empty}"))
-            continue
-        shown = Table(title=table.title, title_justify="left", box=None, pad_edge=False)
-        for name in table.columns:
-            shown.add_column(name, overflow="fold")
-        for _, cells in table.rows:
-            shown.add_row(*map(Text, cells))
-        console.print(shown)
+    with console.capture() as printed:
+        console.print(Text(headline(look)))
+        for table in tables(look):
+            console.print()
+            if not table.rows:
+                console.print(Text(f"{table.title}: {table.empty}"))
+                continue
+            shown = Table(title=table.title, title_justify="left", box=None, pad_edge=False)
+            for name in table.columns:
+                shown.add_column(name, overflow="fold")
+            for _, cells in table.rows:
+                shown.add_row(*map(Text, cells))
+            console.print(shown)
+    for line in printed.get().splitlines():
+        click.echo(line.rstrip())  # the last column is padded, too

@@ -175,6 +175,11 @@ def command(
         given["worker_http"] = str(http)
     if disable_prefetch and prefetch:
         raise click.UsageError("--disable-prefetch and --prefetch exclude each other: give one of them.")
+    if time_limit and soft_time_limit and soft_time_limit > time_limit:
+        raise click.UsageError(
+            f"--soft-time-limit {soft_time_limit:g} is more than --time-limit {time_limit:g}: "
+            "the task would be ended before it is told."
+        )
     if autoscale and pool == "solo":
         raise click.UsageError("--autoscale and the solo pool exclude each other: solo runs one task at a time.")
     if autoscale and concurrency:

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastq._core import packb, unpackb
@@ -24,6 +25,8 @@ Reply = dict[str, Any]
 
 #: seconds that a node may take to answer, unless told otherwise
 TIMEOUT_S = 1.0
+#: seconds that the broker itself may take: whoever asks how the nodes are wants to hear soon that nobody can be asked
+ANSWER_S = 5.0
 #: the same where ``timeout=None`` sets no limit: as long as a node waits for its application's process
 LONGEST_S = 60.0
 #: seconds after which nobody is waited for who is not known to live: a connection that died unnoticed is still counted as one
@@ -33,7 +36,8 @@ GRACE_S = 0.25
 
 def open_app_channel(app: FastQ) -> Channel:
     """Return a channel to the application's nodes, the caller's to close."""
-    return open_channel(app.broker_url, app.transport_options())
+    options = app.transport_options()
+    return open_channel(app.broker_url, replace(options, socket_timeout_s=min(ANSWER_S, options.socket_timeout_s)))
 
 
 class Broadcasting:

@@ -151,3 +151,4 @@ class Inspect:
     dump_revoked = revoked
     dump_conf = conf
     dump_tasks = registered
+    registered_tasks = registered

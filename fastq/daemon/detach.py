@@ -15,7 +15,7 @@ import select
 import sys
 from collections.abc import Sequence
 
-__all__ = ["is_detached", "say_up", "start_detached"]
+__all__ = ["is_detached", "leave_saying_up", "say_up", "start_detached"]
 
 _UP_FD = "FASTQ_UP_FD"
 #: an application that takes longer to import goes on doing so in the background
@@ -82,11 +82,21 @@ def _become_daemon(command: Sequence[str], directory: str, log: int, write: int,
 
 def say_up() -> None:
     """Tell the command that has started this one, if one waits, that the start has succeeded. Harmless to call again."""
+    _let_go(b"up")
+
+
+def leave_saying_up() -> None:
+    """Let a process that was forked from this one ``say_up``."""
+    _let_go(b"")
+
+
+def _let_go(word: bytes) -> None:
     fd = os.environ.pop(_UP_FD, None)
     if fd is None:
         return
     try:
-        os.write(int(fd), b"up")
+        if word:
+            os.write(int(fd), word)
         os.close(int(fd))
     except (OSError, ValueError):
         return  # it has not waited

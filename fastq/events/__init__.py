@@ -102,6 +102,19 @@ class Events:
             self._outbox.close()
 
 
+def __getattr__(name: str) -> Any:
+    """Return Celery's ``EventReceiver`` and ``EventDispatcher``; here, as everywhere, nobody pays for them who does not listen."""
+    if name == "EventReceiver":
+        from fastq.events.receiver import Receiver  # lazy: as said above
+
+        return Receiver
+    if name == "EventDispatcher":
+        from fastq.events.dispatcher import Dispatcher  # lazy: as said above
+
+        return Dispatcher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _flush_at_exit() -> None:
     for outbox in list(_outboxes):
         outbox.flush(EXIT_WAIT_S)

@@ -11,7 +11,7 @@ from fastq.exceptions import EncodeError
 if TYPE_CHECKING:
     from fastq.app import FastQ
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "EventDispatcher"]
 
 
 class Dispatcher:
@@ -105,3 +105,7 @@ def _is_plain(value: object) -> bool:
     except EncodeError:
         return False
     return True
+
+
+#: Celery's name
+EventDispatcher = Dispatcher

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastq.app import FastQ
     from fastq.transports.base import Channel
 
-__all__ = ["Event", "Receiver"]
+__all__ = ["Event", "EventReceiver", "Receiver"]
 
 #: an event, as Celery has it
 Event = dict[str, Any]
@@ -128,6 +128,10 @@ class Receiver:
     def wakeup_workers(self, channel: Any = None) -> None:
         """Ask workers to look now who listens, and to say who they are."""
         self.app.control.broadcast("listening")
+
+
+#: Celery's name
+EventReceiver = Receiver
 
 
 def _pattern(routing_key: str) -> Callable[[str], object] | None:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from fastq.events import remembered
+from fastq.events.remembered import Task, Worker
 
-__all__ = ["Group", "State", "When"]
+__all__ = ["Group", "State", "Task", "When", "Worker"]
 
 V = TypeVar("V")
 

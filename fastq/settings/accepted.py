@@ -88,7 +88,7 @@ _ROWS: Mapping[str, tuple[Any, str]] = {
     "worker_cancel_long_running_tasks_on_connection_loss": (False, "a lost connection does not free the tasks of a living process"),
     "worker_proc_alive_timeout": (4.0, "a process that does not come up is replaced"),
     "worker_lost_wait": (10.0, "a dead process is noticed at once"),
-    "worker_pool_restarts": (False, "processes are replaced by restarting the worker"),
+    "worker_pool_restarts": (False, "pool_restart is never switched off"),
     "worker_pool_start_method": ("fork", "given by the pool"),
     "worker_pool_putlocks": (True, _INNER),
     "worker_state_db": (None, "a worker keeps no state on disk"),

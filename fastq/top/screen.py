@@ -63,6 +63,7 @@ class Page(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll() as scroll:
             scroll.border_title = self._title
+            scroll.border_subtitle = "Esc: back"
             yield Static(self._text, markup=False)
 
     def action_dismiss_page(self) -> None:

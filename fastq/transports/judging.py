@@ -64,12 +64,14 @@ def sent_ms(message: bytes) -> int:
         return 0
 
 
-def judge(seen: QueueSeen, options: TransportOptions, *, declared: bool) -> Iterator[Finding]:
-    """Say what is wrong. Pure. ``declared``: the application names this queue, so somebody should take from it."""
+def judge(seen: QueueSeen, options: TransportOptions, *, declared: bool, paused: bool = False) -> Iterator[Finding]:
+    """Say what is wrong. Pure. ``declared``: the application names this queue, so somebody should take from it. ``paused``: nobody
+    may just now, so that its length and its delay say nothing."""
     stale_ms = 2 * options.lease_ms
     alive = [process for process, score in seen.leases.items() if score > 0 and seen.age_ms(process) <= stale_ms]
     yield from _stuck(seen, alive, stale_ms)
-    yield from _waiting(seen, alive, declared)
+    if not (alive and paused):
+        yield from _waiting(seen, alive, declared)
     yield from _dead(seen, options)
     for process, name, id, sent in seen.old:
         if process in alive:

@@ -105,10 +105,19 @@ class Rates:
             held.update(id(s) for s in self._reserve(entry, deliveries, refuse))
         return [d for d in batch if id(d) not in held]
 
+    def _bucket(self, entry: Entry) -> str:
+        """Return the bucket whose turns are taken.
+
+        A limit that was set at run time has one for each rate: turns taken under "1/h" by mistake may reach weeks ahead, and would
+        hold up all that comes after the limit has been corrected.
+        """
+        own = f"/{self._periods[entry]}us" if entry.name in self._new else ""
+        return f"{entry.name}{self._suffix}{own}"
+
     def _reserve(self, entry: Entry, deliveries: list[Delivery], refuse: Callable[[Settlement], object]) -> list[Delivery]:
         """Take the next turns for deliveries of one task; return those whose turn is later."""
         try:
-            waits_ms = self._broker.reserve(entry.name + self._suffix, len(deliveries), self._periods[entry], BURST)
+            waits_ms = self._broker.reserve(self._bucket(entry), len(deliveries), self._periods[entry], BURST)
         except OperationalError as exc:  # they are leased already: without an answer they go back, and are fetched again
             logger.warning("Cannot reserve a turn for %d %s: %s", len(deliveries), entry.name, exc)
             for d in deliveries:

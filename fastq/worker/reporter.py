@@ -194,11 +194,15 @@ class Reporter:
         now_s = time.time()
         before_ms = int((now_s - FLUSH_S) * 1000)
         begun: dict[int, tuple[Delivery, int]] = {}
+        now_ms = int(now_s * 1000)
+        fresh = ""
         for d in held:
-            if d.record < 0:
+            if d.record < 0 or d.queue == fresh:
                 continue
-            state, waited_ms, started_ms = trace.waited_ms(self._board, d.record, int(now_s * 1000))
-            if waited_ms < FLUSH_S * 1000 and not started_ms:
+            state, waited_ms, started_ms = trace.waited_ms(self._board, d.record, now_ms)
+            if waited_ms < FLUSH_S * 1000:
+                # those of a queue are held in the order in which they came (-1: not held any more)
+                fresh = d.queue if waited_ms >= 0 else fresh
                 continue
             known = self._begun.get(id(d), (d, 0))[1]
             if state == STARTED and started_ms <= before_ms and known < STARTED:

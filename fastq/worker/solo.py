@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from fastq.daemon.detach import say_up
+from fastq.daemon.detach import leave_saying_up, say_up
 from fastq.exceptions import FastQError, ImproperlyConfigured
 from fastq.worker.asking import Asking
 from fastq.worker.banner import banner
@@ -82,7 +82,7 @@ def run(options: WorkerOptions) -> int:
     foreground.take_signals()  # the application may have put its own handlers in place while it was imported
     if not options.quiet:
         print(banner(hello, node), flush=True)
-    say_up()
+    leave_saying_up()  # the keeper does, once it serves what it is asked to
     foreground.ready = True
     link.send({"hello": message})
     move_in(app, options, node)
@@ -336,6 +336,7 @@ class _LeaseKeeper:
         except ImproperlyConfigured as exc:
             self._give_up(str(exc))
             return
+        say_up()
         self._keeper.connect(self._on_connected, self._give_up)
 
     def _on_connected(self) -> None:

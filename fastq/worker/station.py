@@ -39,6 +39,8 @@ logger = logging.getLogger("fastq.worker.control")
 RETRY_S = 1.0
 #: characters of a pattern at most: a longer one is no name of nodes
 PATTERN_MAX = 256
+#: lines about requests that are not obeyed within so many seconds; the others are counted
+LINES_MAX, QUIET_S = 10, 10.0
 #: signed requests whose tickets are remembered, so that one which was overheard cannot be sent again
 TICKETS_MAX = 10_000
 
@@ -117,6 +119,9 @@ class Station:
         #: something was heard since the last probe
         self._heard = False
         self._deaf = False
+        #: requests that were not obeyed in this while, of which the first are told one by one
+        self._disobeyed = 0
+        self._quiet_timer: Timer | None = None
         self._tickets: OrderedDict[str, None] = OrderedDict()
 
     # --- hearing ---
@@ -198,6 +203,7 @@ class Station:
 
     def stop(self) -> None:
         self._unwatch()
+        self._count_disobeyed()
         for timer in (self._retry, self._probe_timer):
             if timer is not None:
                 timer.cancel()
@@ -216,7 +222,7 @@ class Station:
             if meant and self._signer is not None:
                 self._refuse_repeated(request)
         except (ValueError, SecurityError) as exc:
-            logger.warning("A control request was not obeyed (%d bytes): %s", len(message), exc)
+            self._disobey(message, exc)
             return
         if not meant:
             return
@@ -228,6 +234,22 @@ class Station:
             self._run(request)
         except Exception:  # nothing that is asked may stop the node
             logger.exception("The control request %s was not answered", request.method)
+
+    def _disobey(self, message: bytes, exc: Exception) -> None:
+        """Say why, but do not fill the log: whoever can reach the broker can send any number of them."""
+        self._disobeyed += 1
+        if self._disobeyed <= LINES_MAX:
+            logger.warning("A control request was not obeyed (%d bytes): %s", len(message), exc)
+        if self._quiet_timer is None:
+            self._quiet_timer = self._node.loop.after(QUIET_S, self._count_disobeyed)
+
+    def _count_disobeyed(self) -> None:
+        timer, self._quiet_timer = self._quiet_timer, None
+        if timer is not None:
+            timer.cancel()
+        number, self._disobeyed = self._disobeyed - LINES_MAX, 0
+        if number > 0:
+            logger.warning("%d more control requests were not obeyed within %g s", number, QUIET_S)
 
     def _refuse_repeated(self, request: Request) -> None:
         if request.ticket in self._tickets:

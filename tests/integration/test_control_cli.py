@@ -133,6 +133,13 @@ def test_status_is_a_table_of_nodes(site: Site) -> None:
     assert re.fullmatch(r"->  w1@h: OK +running +prefork +1 x 1 +default +0 +\d+ +.*s", one)
     assert re.fullmatch(r"->  w2@h: OK +running +threads +1 x 2 +default,mail +0 +\d+ +.*s", two)
     assert (empty, online) == ("", "2 nodes online.")
+
+    def processed() -> int:
+        return sum(int(node["processed"]) for node in json.loads(site.fastq("status", "-j", "-t", "30")[0]).values())
+
+    before = processed()
+    site.app.send_task("controlled.add", (1, 2)).get(timeout=30)
+    assert processed() == before + 1, "not what the last heartbeat said"
     out, err = site.fastq("status", "-d", "w1@h,gone@h", "-t", "30", code=69)
     assert "w2@h" not in out and err == "Not online: gone@h.\nOnline: w1@h, w2@h.\n"
     _, err = site.fastq("status", "-d", "w2", "-t", "30", code=69)

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from fastq import FastQ, chord
 from fastq._core import peek
 from fastq.cli import cli
+from fastq.records import RETURN, Fetch, Settlement
 from fastq.transports import TransportOptions, open_inspector
 
 
@@ -87,6 +88,27 @@ def test_a_move_takes_what_was_asked_for_and_leaves_the_rest_in_its_order(app: F
     assert depth(urls[0]) == {"ready": 3, "delayed": 1, "leased": 0, "dead": 0}
     assert "Moved 2 messages" in migrate(*urls, "-a", "-n", "2")
     assert waiting(urls[0]) == kept[2:] and waiting(urls[1]) == kept[:2]
+
+
+def test_what_was_put_aside_for_a_pause_is_copied_as_ready_and_never_lost(app: FastQ, urls: tuple[str, str]) -> None:
+    ids = [app.tasks["add"].delay(n, 1).id for n in range(3)]
+    app.control.pause_task("add")
+    broker = app.open_broker()
+    try:  # as a worker does that meets a paused name
+        broker.renew(["default"], ["p"], 60_000)
+        (lease,) = broker.fetch(Fetch("p", 1, ("default",), 10)).leased
+        broker.settle("p", [Settlement("default", tag, "", RETURN, reason="add") for tag in lease.tags], results=False)
+    finally:
+        broker.close()
+    assert depth(urls[0])["delayed"] == 3
+    assert "0, 3 put aside for a pause stay: fastq resume" in migrate(*urls, "-a")
+    assert "default: 3" in migrate(*urls)
+    assert waiting(urls[1]) == ids
+    app.control.resume_task("add")
+    app.control.pause_queue("default")
+    assert "0, the queue is paused: fastq resume -Q default" in migrate(*urls, "-a")
+    app.control.resume_queue("default")
+    assert "default: 3\n" in migrate(*urls, "-a")
 
 
 def test_messages_of_a_chord_stay_with_what_counts_them(app: FastQ, urls: tuple[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 from types import ModuleType
 
@@ -85,6 +86,9 @@ def test_a_detached_worker_that_cannot_start_says_why_and_fails(tasks: ModuleTyp
     (tmp_path / "broken.py").write_text("import no_such_module\n")
     assert "no_such_module" in run(tmp_path, "worker", "-A", "broken", "--detach", "--pidfile=w.pid", code=1)
     assert not (tmp_path / "w.pid").exists()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert "already in use" in run(tmp_path, "worker", "--detach", "-P", "solo", "--http", address, "--pidfile=w.pid", code=1)
     assert "cannot be written" in run(tmp_path, "worker", "--detach", "-f", "no/where.log", code=2)
     assert "%x" in run(tmp_path, "worker", "--pidfile=%x.pid", code=2)
     (tmp_path / "mine.pid").write_text("shopping list")

@@ -27,6 +27,10 @@ def test_a_paused_queue_and_a_paused_task_rest_and_the_others_run(tasks: ModuleT
         assert tasks.add.delay(1, 2).get(timeout=30) == 3, "other tasks of the queue run"
         eventually(lambda: depth(tasks)["delayed"] == 5, "the paused ones to be put aside")
         assert not ran(folder, "m")
+        ((_, scheduled),) = control.inspect(timeout=30, limit=1).scheduled().items()
+        assert scheduled == [], "they are not due at any time"
+        ((_, found),) = control.inspect(timeout=30, limit=1).query_task(marks[0].id).items()
+        assert found[marks[0].id][0] == "paused"
         urgent = tasks.mark.apply_async(("urgent",), priority=9)
         marks[3].revoke()
         control.pause_queue("other")

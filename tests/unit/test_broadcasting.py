@@ -12,6 +12,7 @@ import pytest
 
 from fastq import FastQ
 from fastq._core import packb, unpackb
+from fastq.control import broadcasting
 from fastq.exceptions import DuplicateNodenameWarning, EncodeError
 from fastq.transports import TransportOptions, open_channel
 
@@ -217,3 +218,11 @@ def test_requests_are_signed_where_messages_are(app: FastQ, play: Play) -> None:
     assert unpackb(signer.unseal(heard[0]))["method"] == "shutdown"
     ear.close()
     channel.close()
+
+
+def test_a_silent_broker_is_not_waited_for_as_long_as_by_those_who_send_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(broadcasting, "open_channel", lambda url, options: seen.append(options.socket_timeout_s))
+    for options in ({}, {"redis_socket_timeout": 2}):
+        broadcasting.open_app_channel(FastQ("asking", broker="redis://127.0.0.1:1/0", set_as_current=False, **options))  # type: ignore[arg-type]
+    assert seen == [broadcasting.ANSWER_S, 2.0]

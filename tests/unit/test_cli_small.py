@@ -1,4 +1,4 @@
-"""``fastq list``, ``report``, ``shell`` and ``logtool``, and what is refused."""
+"""``fastq list``, ``report``, ``shell``, ``logtool``, ``events``, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fastq.cli import cli
+from fastq.cli.events import _Lines
+from fastq.exceptions import FastQError
 
 APP = """\
 from fastq import FastQ
@@ -98,3 +100,30 @@ def test_logtool_counts_and_finds(run, tmp_path: Path) -> None:  # type: ignore[
 def test_commands_of_celery_without_parts_are_refused_with_the_reason(name: str) -> None:
     result = CliRunner().invoke(cli, [name])
     assert result.exit_code == 2 and "is a command of Celery that fastq does not have" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-F", "2"], "--frequency and --maxrate are for pictures"),
+        (["--camera", "os.path"], "no camera 'os.path': that is no class"),
+        (["--camera", "no_such.Camera"], "No module named 'no_such'"),
+        (["--camera", "x.Y", "--dump"], "give one of them"),
+    ],
+)
+def test_events_refuses_what_makes_no_sense(run, arguments: list[str], said: str) -> None:  # type: ignore[no-untyped-def]
+    result = CliRunner().invoke(cli, ["-A", "small_shop", "events", *arguments])
+    if isinstance(result.exception, FastQError):  # ``main`` makes one line of it
+        assert said in str(result.exception)
+    else:
+        assert result.exit_code == 2 and said in result.output
+
+
+def test_a_line_of_events_names_the_task_whatever_it_tells_of_it() -> None:
+    line = _Lines()
+    common = {"timestamp": 0.0, "hostname": "w@h", "uuid": "a1"}
+    first = line({"type": "task-received", "name": "shop.add", "args": "(1,)", "root_id": "a1", **common})
+    assert first.endswith(" w@h task-received shop.add[a1] args=(1,)")
+    last = line({"type": "task-succeeded", "result": "3", "runtime": 0.25, **common})
+    assert last.endswith(" w@h task-succeeded shop.add[a1] result=3 runtime=0.25")
+    assert line({"type": "task-started", **common, "uuid": "b2", "root_id": "a1"}).endswith(" task-started b2 root_id=a1")

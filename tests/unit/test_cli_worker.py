@@ -144,6 +144,7 @@ def test_missing_pool_library_names_the_extra(ran: Ran, monkeypatch: pytest.Monk
         (["--workdir", "/no/such/folder"], "does not exist"),
         (["--concurency", "3"], "Did you mean"),
         (["--time-limit", "-1"], "is not in the range"),
+        (["--time-limit", "5", "--soft-time-limit", "6"], "--soft-time-limit 6 is more than --time-limit 5"),
         (["-O", "best"], "'best' is not one of"),
         (["--disable-prefetch", "--prefetch", "3"], "exclude each other"),
         (["worker.leese=20"], "no setting 'worker_leese' (did you mean 'worker_lease'?)"),

@@ -213,6 +213,8 @@ def test_what_is_overdue_or_much_or_old_though_workers_are_there_is_found(
     found = {finding.code: finding for finding in examined()}
     assert found.keys() == {"backlog", "overdue-messages", "old-delivery"}
     assert "tests.task[1] was sent 3 days ago" in found["old-delivery"].text
+    broker.pause(queues=["q"], tasks=[])
+    assert {finding.code for finding in examined()} == {"paused-queue", "old-delivery"}, "more workers would not help"
 
 
 def test_entries_of_nobody_are_found_and_mended_and_messages_are_kept(

@@ -66,6 +66,7 @@ def test_files_are_named_after_the_node_and_processes_name_their_own() -> None:
         (["w1@h", "-c:w9", "1"], "no node is called 'w9'"),
         (["w1@h", "-c:", "1"], "nodes are named behind the colon"),
         (["w1@h", "-c"], "requires an argument"),
+        (["w1", "-n", "w1@h"], "'w1@h' is no host"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], said: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,43 @@ def test_many_processes_may_make_the_file_at_once(path: Path, broker: Open) -> N
     assert errors == []
     brokers[0].renew(["q"], ["w"], 1000)
     assert len(brokers[0].fetch(Fetch("w", 1, ("q",), 100)).leased[0].tags) == len(brokers)
+
+
+#: version of the files that knew no pauses, nodes, events and timetables
+BEFORE = 3
+
+
+def test_a_file_of_the_version_before_is_brought_up_once_by_whoever_comes_first(path: Path, broker: Open) -> None:
+    old = broker()
+    publish(old, 1, b"waits", b"taken")
+    old.renew(["q"], ["w"], 60_000)
+    old.fetch(Fetch("w", 1, ("q",), 1))
+    old.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as sql:
+        for name in re.findall(r"CREATE TABLE (\w+)", "".join(tables.STEPS[BEFORE:])):
+            sql.execute(f"DROP TABLE {name}")
+        sql.execute(f"PRAGMA user_version = {BEFORE}")
+        # as a process of that version has it open
+        assert sql.execute("SELECT count(*) FROM ready").fetchone() == (1,)
+        brokers = [broker() for _ in range(8)]
+        start = threading.Barrier(len(brokers))
+
+        def first_call(i: int) -> None:
+            start.wait()
+            brokers[i].publish(f"p{i}", 1, [Publication("q", b"new")])
+
+        with ThreadPoolExecutor(len(brokers)) as threads:
+            list(threads.map(first_call, range(len(brokers))))
+        assert sql.execute("PRAGMA user_version").fetchone() == (tables.VERSION,)
+        assert sql.execute("SELECT count(*) FROM ready").fetchone() == (9,)
+        (key, message) = sql.execute("SELECT key, message FROM ready ORDER BY key LIMIT 1").fetchone()
+        sql.execute("DELETE FROM ready WHERE key = ?", (key,))
+        assert message == b"taken"
+    (leased,) = brokers[0].fetch(Fetch("w", 2, ("q",), 100)).leased
+    assert leased.messages == [b"new"] * 8
+    with contextlib.closing(sqlite3.connect(path)) as sql:
+        there = {name for (name,) in sql.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite%'")}
+        assert there == set(tables.names())
 
 
 def test_a_newer_schema_is_refused(path: Path, broker: Open) -> None:

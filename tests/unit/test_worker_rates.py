@@ -9,8 +9,8 @@ import pytest
 
 from fastq import FastQ, _core
 from fastq.exceptions import ImproperlyConfigured
-from fastq.records import RETRY, RETURN
-from fastq.worker.rates import per_second
+from fastq.records import RETRY, RETURN, Settlement
+from fastq.worker.rates import Rates, per_second
 from tests.unit.worker_rig import message, rig, wait_for
 
 _names = itertools.count(1)
@@ -106,3 +106,30 @@ def test_the_older_meaning_counts_each_worker_alone(app: FastQ) -> None:
         assert made.broker.reserve("t", 1, 3_600_000_000, 1) == [0]
         made.publish(message("t", 1))
         wait_for(lambda: ran == [1])
+
+
+def test_a_limit_that_was_set_by_mistake_does_not_reach_into_the_one_that_corrects_it(app: FastQ) -> None:
+    @app.task(name="t", rate_limit=1_000)
+    def t(i: int) -> None:
+        pass
+
+    broker = app.open_broker()
+    try:
+        rates = Rates(broker, {}, "w1")
+
+        def delays(first: int) -> list[int]:
+            settled: list[Settlement] = []
+            entries = app.registry()
+            assert rates.limits(entries)
+            batch = _core.deliveries("q", [f"0:{first}:{i}" for i in range(3)], [message("t", i) for i in range(3)], entries)
+            rates.sort(batch, settled.append)
+            return [s.delay_ms for s in settled]
+
+        rates.obey({"task": "t", "rate": "1/h"})
+        assert delays(1)[-1] > 3_600_000
+        rates.obey({"task": "t", "rate": "100/s"})
+        assert delays(2)[-1] < 1_000, "turns that were taken at the other rate do not count"
+        rates.obey({"task": "t", "rate": "1/h"})
+        assert delays(3)[0] > 3 * 3_600_000 - 60_000, "going back to it does not give turns again"
+    finally:
+        broker.close()

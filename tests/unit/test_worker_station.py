@@ -236,6 +236,21 @@ def test_a_damaged_request_costs_one_line_and_nothing_else(message: bytes, caplo
     assert place.tell() == [{"ok": "pong"}], "the next one is answered"
 
 
+def test_a_flood_of_damaged_requests_costs_a_few_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(station_module, "QUIET_S", 0.2)
+    place = Place()
+    for _ in range(1_000):
+        place.station.take(b"\xc1garbage")
+    assert len(caplog.records) == 10 and "was not obeyed" in caplog.text
+    until = time.monotonic() + 30
+    while "more" not in caplog.text and time.monotonic() < until:
+        place.node.loop.turn(longest_s=0.3)
+    assert len(caplog.records) == 11 and "990 more control requests were not obeyed" in caplog.text
+    place.station.take(b"")
+    assert len(caplog.records) == 12
+    assert place.tell() == [{"ok": "pong"}]
+
+
 def test_a_command_that_fails_is_answered_with_its_error(caplog: pytest.LogCaptureFixture) -> None:
     place = Place()
     assert place.tell("boom") == [{"error": "ZeroDivisionError: on purpose"}]

@@ -54,7 +54,12 @@ def nodes_of(arguments: Arguments, before: Sequence[str] = (), *, range_prefix: 
     options = dict(arguments.options)
     prefix = options.pop("--range-prefix", None) or range_prefix
     host = options.pop("--hostname", None) or options.pop("-n", None) or socket.gethostname() or "localhost"
-    suffix = options.pop("--suffix", host)
+    suffix = options.pop("--suffix", None) or host
+    if "@" in suffix:
+        raise click.UsageError(
+            f"{suffix!r} is no host: with multi the names of nodes stand behind the action (multi start w1 w2@host), and -n or "
+            "--suffix is what comes behind their @."
+        )
     command = options.pop("--cmd", None) or "worker"
     names = list(arguments.names)
     if len(names) == 1 and names[0].isdigit():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fastq.exceptions import OperationalError
+from fastq.records import Paused
 from fastq.transports.base import Finding, Scope, TransportOptions
 from fastq.transports.judging import counted, judge_pauses
 from fastq.transports.redis import health, pausing, verdicts
@@ -81,31 +82,33 @@ class RedisExaminer:
         if scope.messages:
             declared = [name for name in scope.declared if not scope.queues or name in scope.queues]
             self.queues = sorted({*scan.queues, *declared, *scope.queues})
-            for queue in self.queues:
-                if queue not in scan.unusable:
-                    yield from self._queue(queue, queue in declared, mender)
-            yield from self._pauses([queue for queue in self.queues if queue not in scan.unusable])
+            usable = [queue for queue in self.queues if queue not in scan.unusable]
+            paused, now_ms = self._paused(connection)
+            for queue in usable:
+                yield from self._queue(queue, queue in declared, queue in paused.queues, mender)
+            parked = {queue: counts for queue in usable if (counts := pausing.count(connection, self._keys.queue(queue)))}
+            yield from judge_pauses(paused, parked, now_ms)
             yield from self._ownerless(scan, mender)
 
-    def _pauses(self, queues: Sequence[str]) -> Iterator[Finding]:
-        connection = self._connection
+    def _paused(self, connection: Connection) -> tuple[Paused, int]:
+        """Return what is paused, and the server's time (ms)."""
+        ((seconds, us),) = connection.call([("TIME",)])
+        now_ms = int(seconds) * 1000 + int(us) // 1000
         try:
-            fields, (seconds, us) = connection.call([("HGETALL", self._keys.paused), ("TIME",)])
-            paused = pausing.read(fields)
-        except (OperationalError, ValueError):
-            return  # a key of another type, or with other fields: that has been told
-        parked = {queue: counts for queue in queues if (counts := pausing.count(connection, self._keys.queue(queue)))}
-        yield from judge_pauses(paused, parked, int(seconds) * 1000 + int(us) // 1000)
+            return pausing.read(connection.call([("HGETALL", self._keys.paused)])[0]), now_ms
+        except (OperationalError, ValueError):  # a key of another type, or with other fields: that has been told
+            return Paused(), now_ms
 
-    def _queue(self, queue: str, declared: bool, mender: Mender) -> Iterator[Finding]:
-        first = list(findings(look(self._connection, self._keys, queue, self._scope.limit), self._options, declared=declared))
+    def _queue(self, queue: str, declared: bool, paused: bool, mender: Mender) -> Iterator[Finding]:
+        def judged() -> Iterator[Finding]:
+            found = look(self._connection, self._keys, queue, self._scope.limit)
+            return findings(found, self._options, declared=declared, paused=paused)
+
+        first = list(judged())
         for _ in range(LOOKS - 1):
             if not any(map(worth_another_look, first)):
                 break
-            again = {
-                (one.code, one.subject)
-                for one in findings(look(self._connection, self._keys, queue, self._scope.limit), self._options, declared=declared)
-            }
+            again = {(one.code, one.subject) for one in judged()}
             first = [one for one in first if not worth_another_look(one) or (one.code, one.subject) in again]
         if any(map(worth_another_look, first)):
             mender.queues.append(queue)

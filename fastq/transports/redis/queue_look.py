@@ -86,9 +86,9 @@ def worth_another_look(finding: Finding) -> bool:
     return finding.code in _FLEETING
 
 
-def findings(found: Look, options: TransportOptions, *, declared: bool) -> Iterator[Finding]:
-    """Say what is wrong. Pure. ``declared``: see ``judging.judge``."""
-    yield from judge(found.seen, options, declared=declared)
+def findings(found: Look, options: TransportOptions, *, declared: bool, paused: bool = False) -> Iterator[Finding]:
+    """Say what is wrong. Pure. ``declared``, ``paused``: see ``judging.judge``."""
+    yield from judge(found.seen, options, declared=declared, paused=paused)
     yield from _levels(found)
     yield from _entries(found)
 

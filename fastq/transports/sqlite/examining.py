@@ -156,12 +156,13 @@ class SQLiteExaminer:
         numbers = {name: no for no, name in sql.execute("SELECT no, name FROM queues")}
         declared = [name for name in scope.declared if not scope.queues or name in scope.queues]
         self.queues = sorted({*(scope.queues or numbers), *declared})
+        paused = pausing.read(sql)
         for queue in self.queues:
             seen = self._look(sql, queue, numbers.get(queue, 0))
             self.looked += seen.ready + seen.delayed + sum(seen.holds.values()) + seen.dead
-            yield from judge(seen, self._options, declared=queue in declared)
+            yield from judge(seen, self._options, declared=queue in declared, paused=queue in paused.queues)
         parked = {queue: counts for queue in self.queues if (counts := pausing.count(sql, numbers.get(queue, 0)))}
-        yield from judge_pauses(pausing.read(sql), parked, time.time_ns() // 1_000_000)
+        yield from judge_pauses(paused, parked, time.time_ns() // 1_000_000)
 
     def _look(self, sql: sqlite3.Connection, queue: str, no: int) -> QueueSeen:
         low, high = bounds(no)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from fastq.queues import Exchange
 from fastq.transports import open_inspector
+from fastq.transports.base import PARKED_MS
 from fastq.worker.control import Later
 from fastq.worker.control.tasks import described, held
 from fastq.worker.keeper import transport_options
@@ -64,9 +65,11 @@ def _shown(node: Node, tasks: Iterable[Any], safe: bool | None) -> list[dict[str
 
 
 def scheduled(node: Node, safe: bool | None = False) -> Any:
-    """Return the delayed tasks that wait in the broker, in the queues of this node."""
+    """Return the delayed tasks that wait in the broker, in the queues of this node; not those put aside for a pause."""
     return [
-        {"eta": _iso(due_ms), "priority": TIMER_PRIORITY, "request": request} for due_ms, request in _delayed(node, safe=bool(safe))
+        {"eta": _iso(due_ms), "priority": TIMER_PRIORITY, "request": request}
+        for due_ms, request in _delayed(node, safe=bool(safe))
+        if due_ms < PARKED_MS
     ]
 
 
@@ -95,7 +98,7 @@ def _iso(ms: int) -> str:
 
 
 def query_task(node: Node, ids: str | Sequence[str]) -> Any:
-    """Return (active, reserved or scheduled; the task) of those of these tasks that are here, or wait for this node."""
+    """Return (active, reserved, scheduled or paused; the task) of those of these tasks that are here, or wait for this node."""
     wanted = {ids} if isinstance(ids, str) else set(ids)
     found: dict[str, Any] = {}
     for task in held(node):
@@ -103,9 +106,9 @@ def query_task(node: Node, ids: str | Sequence[str]) -> Any:
         if info is not None and info["id"] in wanted:
             found[info["id"]] = ["active" if task.started else "reserved", info]
     if wanted - set(found):
-        for _, info in _delayed(node, safe=False):
+        for due_ms, info in _delayed(node, safe=False):
             if info["id"] in wanted:
-                found.setdefault(info["id"], ["scheduled", info])
+                found.setdefault(info["id"], ["scheduled" if due_ms < PARKED_MS else "paused", info])
     return found
 
 

@@ -29,7 +29,7 @@ __all__ = ["Count", "audit"]
 #: more runs of one task than any soak explains
 TOO_MANY = 8
 #: seconds within which a running task that was revoked with terminate has ended
-ENDED_S = 10.0
+ENDED_S = 6.0
 #: stands for the retries of a run that has begun
 ONLY_BEGUN = 255
 #: sentences of one sort that are told
@@ -119,9 +119,11 @@ def _count_runs(
     poisoned: list[Run] = []
     doomed: list[Run] = []
     outlived: list[Run] = []
+    last: dict[str, float] = {}
     foreign: list[str] = []
     for run in runs(fleet.folder):
         count.runs += 1
+        last[run.process] = max(run.at, last.get(run.process, 0.0))
         if run.unit not in kept and run.unit not in unknown:
             foreign.append(f"{run}")
         kind = kept.get(run.unit) or unknown.get(run.unit)
@@ -145,7 +147,8 @@ def _count_runs(
     more = {key for key, n in by_run.items() if n > 1}
     count.duplicates = sum(by_run[key] - 1 for key in more)
     _check_poison(count, fleet, poisoned, kept, unknown)
-    excuses = Excuses(fleet, happened, poisoned, doomed)
+    # a process that ran anything later was not killed with the task that was ended
+    excuses = Excuses(fleet, happened, poisoned, [run for run in doomed if run.at == last[run.process]])
     count.add(
         "ran to its end though it was to be ended",
         [

@@ -11,6 +11,9 @@ from tests.chaos.soak.fleet import Fleet
 
 __all__ = ["Steered"]
 
+#: what a node answers to which the broker, or the process that could answer, has been lost just now
+EXCUSED = ("cannot be reached or closed the connection", "no process with the application", "did not answer within")
+
 
 @dataclass
 class Steered:
@@ -34,8 +37,10 @@ class Steered:
                     steered.events.update(came)
                 elif name == "scrape" and came[0] != 200 and target != "/ready":
                     steered.errors[f"{target} answered {came[0]}"] += 1
+                elif name == "examine":
+                    steered.errors.update(came)
                 elif name == "inspect":
-                    steered.errors.update(text for text in came if ": " in text)
+                    steered.errors.update(text for text in came if ": " in text and not any(e in text for e in EXCUSED))
         return steered
 
     def wrong(self, fleet: Fleet) -> list[str]:
@@ -47,5 +52,6 @@ class Steered:
         wrong = [f"{node} does not answer" for node in sorted(nodes - set(found["answered"]))]
         wrong += [f"{node} is not said to be online" for node in sorted(nodes - set(found["online"]))]
         wrong += [f"{node} says that it runs {runs!r:.300}" for node, runs in found["active"].items()]
+        wrong += found["alarms"]
         wrong += [f"{name} is paused still" for name in found["paused"]]
         return wrong + [f"{n} times: {text}" for text, n in self.errors.items()]

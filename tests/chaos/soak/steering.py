@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fastq.doctor import LEFTOVERS, examine
 from fastq.exceptions import FastQError
 from tests.chaos.soak.workload import SIDE, app
 
@@ -33,6 +34,8 @@ PACKAGE = "tests.chaos.soak.workload."
 #: what is paused, limited and asked for
 QUEUES = ("default", SIDE)
 TASKS = tuple(PACKAGE + name for name in ("noop", "urgent", "nap", "anap", "step", "limited", "body"))
+#: what comes too often for it gets a turn later on, and keeps that when the limit is lifted: so not what comes most often
+RATED = tuple(PACKAGE + name for name in ("urgent", "nap", "anap", "step"))
 QUESTIONS = ("active", "reserved", "scheduled", "revoked", "registered", "stats", "conf", "report", "active_queues")
 
 
@@ -48,7 +51,7 @@ class Steerer:
         self._undo: list[tuple[float, Callable[[], Any]]] = []
         self._actions: list[Callable[[], tuple[str, str, Any]]] = [
             self._resize, self._resize, self._autoscale, self._consumers, self._rate, self._limits, self._events, self._pause_queue,
-            self._pause_task, self._pause_task, self._restart, self._ask, self._ask, self._ping,
+            self._pause_task, self._pause_task, self._restart, self._ask, self._ask, self._ping, self._examine,
         ]  # fmt: skip
 
     def run(self) -> None:
@@ -150,12 +153,12 @@ class Steerer:
 
     def _rate(self) -> tuple[str, str, Any]:
         whom, target = self._some()
-        name = self._chance.choice([name for name in TASKS if not name.endswith("limited")])
+        name = self._chance.choice(RATED)
         self._later(lambda: app.control.rate_limit(name, 0, **whom))
         return (
             "rate_limit",
             f"{name} {target}",
-            app.control.rate_limit(name, self._chance.choice(("50/s", "1000/s", 5)), reply=True, **whom),
+            app.control.rate_limit(name, self._chance.choice(("100/s", "6000/m", 200)), reply=True, **whom),
         )
 
     def _limits(self) -> tuple[str, str, Any]:
@@ -197,6 +200,9 @@ class Steerer:
         wrong = [f"{node}: {a['error']}" for node, a in (answers or {}).items() if isinstance(a, dict) and "error" in a]
         return "inspect", question, wrong or sorted(answers or ())
 
+    def _examine(self) -> tuple[str, str, Any]:
+        return "examine", "", alarms()
+
     # --- watching ---
 
     def _listen(self) -> None:
@@ -232,6 +238,11 @@ class Steerer:
             time.sleep(chance.uniform(0.05, 0.4))
 
 
+def alarms() -> list[str]:
+    """Return what doctor says has no owner, or is not as it must be: nothing of that comes from faults or from steering."""
+    return [str(finding) for finding in examine(app) if finding.code in LEFTOVERS - {"stuck-lease", "stranded-messages"}]
+
+
 def look(nodes: list[str], deadline_s: float = 20.0) -> dict[str, Any]:
     """Return who answers and what is paused; wait until all of ``nodes`` answer, or the deadline."""
     until = time.monotonic() + deadline_s
@@ -244,6 +255,7 @@ def look(nodes: list[str], deadline_s: float = 20.0) -> dict[str, Any]:
     active = {node: runs for node, runs in (app.control.inspect(timeout=ANSWER_S).active() or {}).items() if runs}
     paused = app.control.paused()
     return {
+        "alarms": alarms(),
         "answered": sorted(stats), "online": sorted(there), "active": active, "paused": [*paused.queues, *paused.tasks],
     }  # fmt: skip
 

@@ -23,7 +23,7 @@ BEGUN = 1
 #: a second queue, that nodes are told to leave and to take again
 SIDE = "side"
 #: seconds that a task runs which nobody ends
-DOOMED_S = 20.0
+DOOMED_S = 12.0
 
 FOLDER = os.environ.get("SOAK_FOLDER", ".")
 NODE = os.environ.get("SOAK_NODE", "none")
