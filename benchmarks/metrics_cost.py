@@ -1,13 +1,10 @@
 #!/usr/bin/env python3
-"""Measure what counting costs: in the core, and in a worker that drains no-ops and is scraped every second.
+"""Measure what counting costs in the core; for a whole worker see watching_cost.py.
 
-    python benchmarks/metrics_cost.py                                  # tallies against none, in the core; scraped against not
-    git archive COMMIT | tar x -C /tmp/before && (cd /tmp/before && python setup.py -q build_ext --inplace)
-    python benchmarks/metrics_cost.py --before /tmp/before             # and both against that commit
-    python benchmarks/metrics_cost.py --json benchmarks/results/metrics_cost.json
+    python benchmarks/metrics_cost.py                                  # tallies against none
+    python benchmarks/metrics_cost.py --before /tmp/before             # and against a built tree of another commit
 
-Ways are taken in turns, so what else the machine does meets all. In the core the fastest of many short rounds counts, of
-drains the median.
+Ways are taken in turns, so what else the machine does meets all; the fastest of many short rounds counts.
 """
 
 from __future__ import annotations
@@ -15,26 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
-import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 from timeit import Timer
 from typing import Any
 
 from fastq import _core
-from fastq.bench.stats import median
 
 NOW_MS = 1_700_000_000_000
 BATCH = 100
-#: arguments of a run of this script by itself
-CORE, DRAIN = "--core-once", "--drain-once"
-
-
-# --- the core alone
+#: argument of a run of this script by itself
+CORE = "--core-once"
 
 
 def core_batch(tallied: bool) -> Any:
@@ -79,63 +69,6 @@ def core_once(rounds: int) -> dict[str, float]:
     return best
 
 
-# --- a worker
-
-
-def drain_once(n: int, scraped: bool) -> dict[str, float]:
-    """Drain no-ops with one worker of one process; return tasks a second, how many scrapes there were and how long one took."""
-    from places import RedisPlace
-
-    from fastq.bench.marks import Board
-    from fastq.bench.node import Node
-    from fastq.bench.shapes import Shape
-    from fastq.bench.trial import drain
-
-    place = RedisPlace()
-    took: list[float] = []
-    over = threading.Event()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-
-    def scrape() -> None:
-        import time
-
-        while not over.wait(1.0):
-            began = time.perf_counter()
-            try:
-                with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-                    answer.read()
-            except OSError:
-                continue
-            took.append(time.perf_counter() - began)
-
-    try:
-        if scraped:
-            place.conf = {"worker_http": address}
-        place.fill("noop", [(i,) for i in range(n)])
-        scraper = threading.Thread(target=scrape)
-        if scraped:
-            scraper.start()
-        with Board(n) as board, Node(place, Shape("prefork", 1), board) as node:
-            result = drain(place, node, board)
-            over.set()
-        if scraped:
-            scraper.join()
-        return {
-            "per_s": result.per_s,
-            "cpu_us": 1e6 * result.cpu_s / result.tasks,
-            "scrapes": len(took),
-            "scrape_ms": 1000 * median(took) if took else 0.0,
-        }
-    finally:
-        over.set()
-        place.close()
-
-
-# --- all of it
-
-
 def alone(tree: Path, *arguments: str) -> Any:
     """Run this script in another process on the fastq of a tree; return what it prints."""
     env = {**os.environ, "PYTHONPATH": str(tree)}
@@ -148,17 +81,11 @@ def alone(tree: Path, *arguments: str) -> Any:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, help="a built tree of the commit to compare with")
-    parser.add_argument("--tasks", type=int, default=200_000, help="tasks of a drain (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="drains each way (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the results there too")
     parser.add_argument(CORE, type=int, metavar="ROUNDS", help=argparse.SUPPRESS)
-    parser.add_argument(DRAIN, metavar="plain|scraped", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.core_once:
         print(json.dumps(core_once(given.core_once)))
-        return 0
-    if given.drain_once:
-        print(json.dumps(drain_once(given.tasks, given.drain_once == "scraped")))
         return 0
 
     here = Path(__file__).parents[1]
@@ -173,26 +100,8 @@ def main() -> int:
     for way, ns in fastest.items():
         print(f"  {way:16} {ns:8.1f}   {ns - fastest['now, plain']:+6.1f} against {'now, plain'!r}")
 
-    ways = {"now": ("now", "plain"), "now, scraped": ("now", "scraped")} | ({"before": ("before", "plain")} if given.before else {})
-    drains: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
-    for number in range(given.rounds):
-        order = list(ways) if number % 2 else list(reversed(ways))
-        for way in order:
-            tree, kind = ways[way]
-            drains[way].append(alone(trees[tree], DRAIN, kind, "--tasks", str(given.tasks)))
-    base = "before" if given.before else "now"
-    print(f"{given.tasks:,} no-ops drained by one prefork process, {given.rounds} rounds; tasks/s, CPU of the worker in us a task:")
-    for way, runs in drains.items():
-        pairs = list(zip(runs, drains[base], strict=True))
-        rate, cpu = (median(run[kind] / against[kind] for run, against in pairs) for kind in ("per_s", "cpu_us"))
-        print(
-            f"  {way:14}{median(run['per_s'] for run in runs):>10,.0f}/s{rate:>8.1%} of {base!r}"
-            f"{median(run['cpu_us'] for run in runs):>8.2f} us{cpu:>8.1%} of {base!r} (medians of pairs)"
-        )
-        if way.endswith("scraped"):
-            print(f"    {sum(run['scrapes'] for run in runs):.0f} scrapes of {median(run['scrape_ms'] for run in runs):.1f} ms")
     if given.json is not None:
-        found = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "core_ns": core, "drains": drains}
+        found = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "core_ns": core}
         given.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 

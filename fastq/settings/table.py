@@ -263,7 +263,7 @@ _ROWS = (
     Setting("task_send_sent_event", BOOLEAN, False,
             "Whether who sends a task tells monitors so (task-sent), as long as one listens.",
             old=("CELERY_SEND_TASK_SENT_EVENT",)),
-    Setting("event_rate_max", OPTIONAL_COUNT, 10_000,
+    Setting("event_rate_max", OPTIONAL_COUNT, 3_000,
             "How many tasks a second each worker process tells of; monitors hear how many were left out. None or 0: all."),
     Setting("event_stream_max", OPTIONAL_POSITIVE, 2_000,
             "How many batches of events the broker keeps for monitors that are behind. A process tells at most ten a second. "

@@ -57,7 +57,10 @@ class Reporter:
         self._registry = registry
         self._node = node
         self._signum_of = signum_of
-        self._most = 1 << 40 if not rate else max(1, int(rate * FLUSH_S))
+        #: in a second; those of one second may come at once
+        self._rate = rate or 1 << 40
+        self._allowed = float(self._rate)
+        self._allowed_s = 0.0
         self._trace: Trace | None = None
         #: never dropped: a slot may be about to write into it
         self._kept: Trace | None = None
@@ -80,10 +83,11 @@ class Reporter:
         """Carry out ``{"do": "events", "on": bool}``."""
         if order["on"] and self._trace is None:
             self._outbox = self._open_outbox()
-            trace = self._kept or Trace(other=self._ended, most=self._most, silent=self._silent())
+            trace = self._kept or Trace(other=self._ended, most=self._rate, silent=self._silent())
             trace.take()
             self._kept = self._trace = self._runner.trace = trace
-            self._flush_at = time.monotonic() + FLUSH_S
+            self._allowed_s = time.monotonic()
+            self._flush_at = self._allowed_s + FLUSH_S
         elif not order["on"] and self._trace is not None:
             self._flush(())
             self._runner.trace = self._trace = None
@@ -175,11 +179,15 @@ class Reporter:
     def _flush(self, held: Iterable[Delivery]) -> None:
         trace, outbox = self._trace, self._outbox
         assert trace is not None and outbox is not None
-        self._flush_at = time.monotonic() + FLUSH_S
+        now = time.monotonic()
+        self._flush_at = now + FLUSH_S
         self._offset_ms = None if self._offset_ms is None else self._offset_ms + 1  # clocks drift
         self._look_what_runs(trace, held)
         n = len(trace)
         base_ms, runs, left = trace.take()
+        self._allowed = min(self._rate, max(0.0, self._allowed - n) + self._rate * (now - self._allowed_s))
+        self._allowed_s = now
+        trace.most = int(self._allowed)
         left += self._left + outbox.take_left()
         self._left = 0
         told = []

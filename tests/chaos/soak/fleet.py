@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from tests.chaos.soak.producer import PACE
 from tests.chaos.soak.steering import ENOUGH
 from tests.chaos.soak.workload import SIDE, birth
 from tests.proxy import ProxyProcess
-from tests.servers import RedisServer, free_port
+from tests.servers import RedisServer
 from tests.workers import children
 
 __all__ = ["ROOT", "SLOTS", "Fleet", "Hit", "Node", "Proc"]
@@ -70,8 +71,8 @@ class Node:
     url: str
     folder: Path
     proxy: ProxyProcess | None = None
-    #: where it answers scrapes, 0: nowhere
-    port: int = 0
+    #: the socket where it answers scrapes, "": nowhere. A port may be in use by somebody else's connection when it starts again
+    door: str = ""
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     started: float = 0.0
@@ -89,7 +90,7 @@ class Node:
         env = {**os.environ, "PYTHONPATH": str(ROOT), "SOAK_BROKER": self.url, "SOAK_BACKEND": self.url}
         env |= {"SOAK_FOLDER": str(self.folder), "SOAK_NODE": self.name, "PYTHONFAULTHANDLER": "1"}
         command = [sys.executable, "-m", "fastq", "-A", "tests.chaos.soak.workload", "worker", "-P", self.pool, "-l", "WARNING"]
-        command += ["-Q", f"default,{SIDE}", *(("--http", f"127.0.0.1:{self.port}") if self.port else ())]
+        command += ["-Q", f"default,{SIDE}", *(("--http", f"unix:{self.door}") if self.door else ())]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, *SLOTS[self.pool], "-n", f"{self.name}@soak"],
@@ -174,8 +175,9 @@ class Fleet:
         for pool in self.pools:
             name = f"{pool}{sum(node.pool == pool for node in self.nodes) or ''}"
             proxy = ProxyProcess(self.server.port) if self.server else None
-            port = free_port() if self.steer_every_s else 0
-            self.nodes.append(Node(name, pool, proxy.url if proxy else self.url, self.folder, proxy, port))
+            # a socket's path must be short (107 bytes), test directories are long
+            door = f"{tempfile.gettempdir()}/fastq-soak-{os.getpid()}-{name}.sock" if self.steer_every_s else ""
+            self.nodes.append(Node(name, pool, proxy.url if proxy else self.url, self.folder, proxy, door))
         for node in self.nodes:
             node.start()
 
@@ -207,7 +209,7 @@ class Fleet:
     def _steering(self) -> list[str]:
         command = [sys.executable, "-m", "tests.chaos.soak.steering", "--folder", str(self.folder), "--seed", str(self.seed)]
         command += ["--every", str(self.steer_every_s), "--nodes", *(f"{node.name}@soak" for node in self.nodes)]
-        return [*command, "--ports", *(str(node.port) for node in self.nodes)]
+        return [*command, "--doors", *(node.door for node in self.nodes)]
 
     def _client(self) -> dict[str, str]:
         """Return the environment of a client that no fault cuts off but the broker's own."""
@@ -312,6 +314,8 @@ class Fleet:
                 node.process.wait(60)
             if node.proxy is not None:
                 node.proxy.close()
+            if node.door:
+                Path(node.door).unlink(missing_ok=True)
         for process in (self.producer, self.steerer):
             if process is not None:
                 process.kill()

@@ -12,7 +12,7 @@ from tests.chaos.soak.fleet import Fleet
 __all__ = ["Steered"]
 
 #: what a node answers to which the broker, or the process that could answer, has been lost just now
-EXCUSED = ("cannot be reached or closed the connection", "no process with the application", "did not answer within")
+EXCUSED = ("cannot be reached or closed the connection", "no process with the application", "does not answer")
 
 
 @dataclass

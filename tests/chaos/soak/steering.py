@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import random
+import socket
 import threading
 import time
 from collections import Counter
@@ -40,11 +41,11 @@ QUESTIONS = ("active", "reserved", "scheduled", "revoked", "registered", "stats"
 
 
 class Steerer:
-    def __init__(self, folder: Path, incarnation: int, seed: int, nodes: list[str], ports: list[int], every_s: float) -> None:
+    def __init__(self, folder: Path, incarnation: int, seed: int, nodes: list[str], doors: list[str], every_s: float) -> None:
         self._chance = random.Random(f"steer-{seed}-{incarnation}")
         self._folder = folder
         self._nodes = nodes
-        self._ports = ports
+        self._doors = doors
         self._every_s = every_s
         self._fd = os.open(folder / "steered" / str(incarnation), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         #: what is to be undone: (when, how)
@@ -64,8 +65,9 @@ class Steerer:
             until = time.monotonic() + self._chance.uniform(0.2, 1.8) * self._every_s
             while time.monotonic() < until and not self._enough():
                 for one in [one for one in self._undo if one[0] <= time.monotonic()]:
-                    self._do(lambda undo=one[1]: ("undo", "", undo()))  # type: ignore[misc]
                     self._undo.remove(one)
+                    if not self._do(lambda undo=one[1]: ("undo", "", undo())):  # type: ignore[misc]
+                        self._later(one[1], 0.2, 0.5)
                 time.sleep(0.02)
         self.set_right()
 
@@ -96,14 +98,16 @@ class Steerer:
     def _enough(self) -> bool:
         return (self._folder / ENOUGH).exists()
 
-    def _do(self, action: Callable[[], tuple[str, str, Any]]) -> None:
+    def _do(self, action: Callable[[], tuple[str, str, Any]]) -> bool:
+        """Do it and write it down; False: the broker was in trouble."""
         began = time.time()
         try:
             name, target, came = action()
         except FastQError as exc:
             self._write(began, "trouble", getattr(action, "__name__", ""), f"{type(exc).__name__}: {exc}"[:200])
-            return
+            return False
         self._write(began, name, target, came)
+        return True
 
     def _write(self, began: float, name: str, target: str, came: Any) -> None:
         text = json.dumps([began, time.time(), name, target, came], default=str, separators=(",", ":"))
@@ -224,11 +228,11 @@ class Steerer:
     def _scrape(self) -> None:
         """Scrape one node after the other, as Prometheus does, only more often."""
         chance = random.Random(self._chance.random())
-        while self._ports and not self._enough():
-            port, path = chance.choice(self._ports), chance.choice(("/metrics", "/metrics", "/ready", "/live"))
+        while self._doors and not self._enough():
+            door, path = chance.choice(self._doors), chance.choice(("/metrics", "/metrics", "/ready", "/live"))
             began = time.time()
             try:
-                with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=3)) as connection:
+                with contextlib.closing(_Door(door)) as connection:
                     connection.request("GET", path)
                     answer = connection.getresponse()
                     size = len(answer.read())
@@ -236,6 +240,19 @@ class Steerer:
             except (OSError, http.client.HTTPException) as exc:  # it is down, or frozen
                 self._write(began, "no scrape", path, type(exc).__name__)
             time.sleep(chance.uniform(0.05, 0.4))
+
+
+class _Door(http.client.HTTPConnection):
+    """A connection to a socket in the file system."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=3)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def alarms() -> list[str]:
@@ -267,13 +284,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=0.5, help="seconds from action to action, on the average")
     parser.add_argument("--nodes", nargs="+", required=True)
-    parser.add_argument("--ports", nargs="*", type=int, default=())
+    parser.add_argument("--doors", nargs="*", default=())
     parser.add_argument("--look", action="store_true", help="only ask who answers and what is paused")
     arguments = parser.parse_args()
     if arguments.look:
         print(json.dumps(look(arguments.nodes)))
         return
-    Steerer(arguments.folder, arguments.incarnation, arguments.seed, arguments.nodes, list(arguments.ports), arguments.every).run()
+    Steerer(arguments.folder, arguments.incarnation, arguments.seed, arguments.nodes, list(arguments.doors), arguments.every).run()
 
 
 if __name__ == "__main__":
