@@ -39,7 +39,7 @@ sys.path.insert(0, {directory!r})
 from load import app
 from fastq.beat.definition import Definition, packed
 from fastq.beat.shared import timetable_of
-from fastq.transports.base import Edit
+from fastq.transports.timetable import Edit
 timetable = timetable_of(app)
 now = timetable.now_ms()
 chance = random.Random(1)

@@ -16,7 +16,7 @@ from fastq.beat.shared import timetable_of
 from fastq.beat.taking_in import entries_of
 from fastq.exceptions import FastQError, ImproperlyConfigured, ScheduleNotFound
 from fastq.schedules import BaseSchedule, to_plain
-from fastq.transports.base import Edit, Planned, Timetable
+from fastq.transports.timetable import Edit, Planned, Timetable
 
 if TYPE_CHECKING:
     from fastq.app import FastQ

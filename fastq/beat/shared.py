@@ -24,7 +24,7 @@ from fastq.exceptions import FastQError, OperationalError
 from fastq.schedules import BaseSchedule
 from fastq.signals import after_task_publish
 from fastq.transports import open_timetable
-from fastq.transports.base import Planned, Tick, Timetable
+from fastq.transports.timetable import Planned, Tick, Timetable
 
 if TYPE_CHECKING:
     from fastq.app import FastQ

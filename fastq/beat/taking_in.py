@@ -14,7 +14,7 @@ from fastq.beat.definition import Definition, of_application, packed, unpacked
 from fastq.beat.instants import first_due_ms
 from fastq.beat.making import Maker
 from fastq.exceptions import FastQError, ImproperlyConfigured
-from fastq.transports.base import Edit, Planned, Timetable
+from fastq.transports.timetable import Edit, Planned, Timetable
 
 if TYPE_CHECKING:
     from fastq.app import FastQ

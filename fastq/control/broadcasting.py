@@ -16,7 +16,7 @@ from fastq.transports import open_channel
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
-    from fastq.transports.base import Channel, Ear
+    from fastq.transports.channel import Channel, Ear
 
 __all__ = ["TIMEOUT_S", "Broadcasting", "Reply", "fits", "open_app_channel"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastq.events.outbox import Outbox
     from fastq.events.receiver import Receiver as _Receiver
     from fastq.events.state import State as _State
-    from fastq.transports.base import Channel
+    from fastq.transports.channel import Channel
 
 __all__ = ["Events"]
 

@@ -17,7 +17,7 @@ from fastq.exceptions import FastQError
 
 if TYPE_CHECKING:
     from fastq.records import Publication
-    from fastq.transports.base import Channel
+    from fastq.transports.channel import Channel
 
 __all__ = ["Outbox"]
 

@@ -15,7 +15,7 @@ from fastq.exceptions import FastQError
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
-    from fastq.transports.base import Channel
+    from fastq.transports.channel import Channel
 
 __all__ = ["Event", "EventReceiver", "Receiver"]
 

@@ -17,7 +17,7 @@ from fastq.transports import open_channel, open_inspector
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
-    from fastq.transports.base import NodeRecord
+    from fastq.transports.channel import NodeRecord
 
 __all__ = ["Look", "Looker", "NodeRow", "QueueRow", "RunRow", "TaskRow"]
 

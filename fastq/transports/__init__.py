@@ -16,19 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl, urlencode
 
 from fastq.exceptions import ImproperlyConfigured
-from fastq.transports.base import (
-    Backend,
-    Broker,
-    Channel,
-    Examiner,
-    Finding,
-    Inbox,
-    Inspector,
-    Scope,
-    Timetable,
-    TransportOptions,
-    Wake,
-)
+from fastq.transports.base import Backend, Broker, Examiner, Finding, Inbox, Inspector, Scope, TransportOptions, Wake
+from fastq.transports.channel import Channel
+from fastq.transports.timetable import Timetable
 
 if TYPE_CHECKING:
     from fastq.security import Signer

@@ -1,4 +1,5 @@
-"""The four protocols that a transport implements. All are batch-first; the docstrings are the specification.
+"""The protocols that a transport implements: here those that tasks need, and in ``channel`` and ``timetable`` the others. All are
+batch-first; the docstrings are the specification.
 
 Common rules. A method may be called from any thread or greenlet, but each *instance* only by one at a time unless it says
 otherwise: a worker process gives its Broker to its consumer alone, a producer guards its Broker with group commit. Connections
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from fastq.records import (
     DeadLetter,
@@ -29,8 +30,8 @@ from fastq.records import (
 )
 
 __all__ = [
-    "PARKED_MS", "REVOKED_MAX", "Backend", "Beat", "Broker", "Channel", "Ear", "Examiner", "Finding", "Inbox", "Inspector", "Level",
-    "NodeRecord", "Scope", "TransportOptions", "Wake",
+    "PARKED_MS", "REVOKED_MAX", "Backend", "Broker", "Examiner", "Finding", "Inbox", "Inspector", "Level", "Scope",
+    "TransportOptions", "Wake",
 ]  # fmt: skip
 
 #: revoked ids that a broker remembers, as many as Celery's workers do; the oldest go first
@@ -270,237 +271,6 @@ class Backend(Protocol):
         ...
 
     def inbox(self, name: str) -> Inbox: ...
-
-    def close(self) -> None: ...
-
-
-class Ear(Protocol):
-    """A subscription to what is said under one name, in order. Used by one thread."""
-
-    def open(self) -> None:
-        """Subscribe, and return when that is confirmed: what is said from now on is heard."""
-        ...
-
-    def fileno(self) -> int:
-        """Return a descriptor to select on. It changes after a reconnect."""
-        ...
-
-    def read(self, timeout_s: float | None) -> list[bytes]:
-        """Wait for messages and return all that have come; [] after the timeout (0: do not wait).
-
-        Raises OperationalError when the connection is gone; ``open`` subscribes again.
-        """
-        ...
-
-    def check(self) -> None:
-        """Probe the connection (once per lease while nothing is said, or it may be dead unnoticed); OperationalError if it is.
-
-        May wait for an answer, for ``socket_timeout_s`` at most. Then ``read(0)``: a message may have come meanwhile, and makes
-        the descriptor readable no more.
-        """
-        ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRecord:
-    """What a node has last said of itself."""
-
-    #: opaque to transports: a MessagePack map, see ``fastq.worker.nodeinfo``
-    info: bytes
-    #: how long ago, on the broker's clock
-    age_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """The answer to a node's heartbeat."""
-
-    now_ms: int
-    #: somebody listens to events
-    listened: bool
-
-
-class Channel(Protocol):
-    """Broadcast and reply, what nodes say of themselves, and the stream of events. Nothing here is on the hot path of a task.
-
-    Payloads are opaque bytes. Several threads may call, except on an ``Ear``.
-    """
-
-    url: str
-
-    # --- control ---
-
-    def broadcast(self, message: bytes) -> int:
-        """Say something to every node that listens now; return how many those are. Nothing is kept for later ones."""
-        ...
-
-    def ear(self, node: str) -> Ear:
-        """Return the subscription of a node to what is broadcast (not yet open)."""
-        ...
-
-    def reply(self, to: str, payload: bytes) -> None:
-        """Answer who asked, under the name its request gives; nobody may be there any more."""
-        ...
-
-    def replies(self, name: str) -> Ear:
-        """Return the subscription to the answers to ``name`` (not yet open). Open it before asking."""
-        ...
-
-    # --- nodes ---
-
-    def beat(self, node: str, info: bytes, expires_ms: int) -> Beat:
-        """Keep what a node says of itself until its next beat, for ``expires_ms`` at most."""
-        ...
-
-    def leave(self, node: str) -> None:
-        """Forget a node that ends."""
-        ...
-
-    def nodes(self) -> dict[str, NodeRecord]:
-        """Return the nodes whose last beat has not expired, by name."""
-        ...
-
-    # --- events ---
-
-    def send_events(self, batches: Sequence[bytes], *, keep: int, expires_s: int) -> None:
-        """Append batches of events to the stream, which keeps about the last ``keep`` and vanishes ``expires_s`` after the last."""
-        ...
-
-    def events(self, after: str, timeout_s: float, n: int = 1000) -> list[tuple[str, bytes]]:
-        """Return (position, batch) of up to ``n`` batches behind a position, waiting for the first; "": those from now on
-        (then an empty answer may carry one pair of the position to go on from and an empty batch). A reader slower than the
-        stream's cap finds a gap: positions rise, but what was cut off is not told."""
-        ...
-
-    def listen(self, name: str, expires_s: float) -> None:
-        """Say that events are listened to, under a name of one's own; repeat before it expires. 0: not any more."""
-        ...
-
-    def listened(self) -> bool:
-        """Say whether anybody has said so: what ``beat`` answers, for those who are no node."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class Planned(NamedTuple):
-    """One entry of a timetable, as it is kept."""
-
-    name: str
-    #: opaque to transports, see ``fastq.beat.definition``
-    definition: bytes
-    #: when its next tick is due, Unix ms on the broker's clock; 0: never again
-    due_ms: int
-    paused: bool = False
-    #: number of its last edit; never given out twice
-    edit: int = 0
-    #: the tick that was dealt with last; 0: none was
-    last_due_ms: int = 0
-    #: when it was fired last
-    last_run_ms: int = 0
-    runs: int = 0
-
-
-class Edit(NamedTuple):
-    """A change of one entry. None leaves a part as it is; what the entry has done so far stays in any case."""
-
-    name: str
-    definition: bytes | None = None
-    due_ms: int | None = None
-    paused: bool | None = None
-    #: the edit that this change is based on: it is refused if there was another one. 0: the entry must not be there; None: any
-    seen: int | None = None
-    remove: bool = False
-
-
-class Tick(NamedTuple):
-    """A tick to be fired: the entry must still have this edit and this due time."""
-
-    name: str
-    edit: int
-    due_ms: int
-    next_due_ms: int
-    #: none: the tick is passed over, and does not count as a run
-    publications: Sequence[Publication] = ()
-
-
-class Lead(NamedTuple):
-    """The answer to a beat that wants to lead."""
-
-    leads: bool
-    #: it did not lead before
-    taken: bool
-    #: for how long whoever leads has it, ms
-    left_ms: int
-    #: number of the last edit
-    version: int
-    now_ms: int
-    #: the name of the beat that leads
-    leader: str
-
-
-class Listing(NamedTuple):
-    """Entries of a timetable."""
-
-    version: int
-    #: how many there are in all
-    total: int
-    plans: Sequence[Planned]
-    #: names of entries that were removed, as far as is remembered: whoever ends up with another number than ``total`` reads all
-    removed: Sequence[str] = ()
-
-
-class Timetable(Protocol):
-    """What is to be sent when, shared by any number of beats. One application's timetable has one name (``scope``) in the store.
-
-    Used by one thread. Connections are opened at the first call.
-    """
-
-    url: str
-
-    def now_ms(self) -> int:
-        """Return the broker's clock, Unix ms: this machine's clock plus the offset last seen (asks once if never seen)."""
-        ...
-
-    def entries(self, since: int = 0) -> Listing:
-        """Return the entries edited after an edit, and which were removed after it; 0: all entries."""
-        ...
-
-    def get(self, names: Sequence[str]) -> list[Planned | None]: ...
-
-    def edit(self, edits: Sequence[Edit]) -> list[int]:
-        """Change entries, each in one step; return the number of each edit, 0 for those refused. Waiting beats are told."""
-        ...
-
-    def fire(self, by: str, ticks: Sequence[Tick]) -> list[bool]:
-        """Fire ticks, each in one step: if its entry is there, not paused, and has this edit and this due time, publish (as
-        ``Broker.publish`` does, waking who is idle), and note the next due time and the run; else nothing. Return which were fired.
-
-        ``by`` is never used by two callers: a call of theirs that is repeated after a lost reply publishes nothing twice, and is
-        answered as the first was. Several ticks of one entry are fired in order. A tick's messages are one call, however large.
-        """
-        ...
-
-    def lead(self, name: str, lease_ms: int) -> Lead:
-        """Take the lead for ``lease_ms`` if nobody has it, or keep it. Never waits."""
-        ...
-
-    def resign(self, name: str) -> None:
-        """Give up the lead, if this beat has it, and tell those that wait."""
-        ...
-
-    def leader(self) -> str:
-        """Return the name of the beat that leads, "" if none does."""
-        ...
-
-    def wait(self, timeout_s: float, interrupt: int) -> bool:
-        """Sleep until an entry is edited, the leader resigns, the descriptor ``interrupt`` gets readable, or the time is over.
-
-        Return True if something may have been edited or resigned since the last call: look again.
-        """
-        ...
 
     def close(self) -> None: ...
 

@@ -9,7 +9,8 @@ from fastq.records import RETRY, Effects, Fetch, Opening, Publication, Settled, 
 
 if TYPE_CHECKING:
     from fastq.security import Signer
-    from fastq.transports.base import Broker, Tick, Timetable
+    from fastq.transports.base import Broker
+    from fastq.transports.timetable import Tick, Timetable
 
 __all__ = ["SignedBroker", "SignedTimetable"]
 

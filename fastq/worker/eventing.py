@@ -16,7 +16,7 @@ from fastq.exceptions import OperationalError
 
 if TYPE_CHECKING:
     from fastq._core import Delivery
-    from fastq.transports.base import Channel
+    from fastq.transports.channel import Channel
     from fastq.worker.node import Node
 
 __all__ = ["Eventing"]

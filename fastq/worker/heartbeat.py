@@ -13,7 +13,7 @@ from fastq.exceptions import OperationalError
 from fastq.worker.nodeinfo import describe
 
 if TYPE_CHECKING:
-    from fastq.transports.base import Channel
+    from fastq.transports.channel import Channel
     from fastq.worker.loop import Timer
     from fastq.worker.node import Node
 

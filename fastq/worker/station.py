@@ -27,7 +27,7 @@ from fastq.worker.reconnect import Backoff
 
 if TYPE_CHECKING:
     from fastq.security import Signer
-    from fastq.transports.base import Channel, Ear
+    from fastq.transports.channel import Channel, Ear
     from fastq.worker.loop import Timer
     from fastq.worker.node import Node
 

@@ -14,7 +14,7 @@ import pytest
 
 from fastq.exceptions import ImproperlyConfigured, OperationalError
 from fastq.transports import Channel, TransportOptions, open_channel
-from fastq.transports.base import Ear
+from fastq.transports.channel import Ear
 from tests.contract.conftest import DEADLINE_S, Transport, until
 from tests.proxy import Proxy
 

@@ -42,8 +42,8 @@ from fastq.transports import (
     open_inspector,
     open_timetable,
 )
-from fastq.transports.base import Edit, Tick
 from fastq.transports.redis.scripts import script
+from fastq.transports.timetable import Edit, Tick
 from tests.contract.conftest import LEASE_MS, Held, envelope, held, publication, record
 from tests.contract.test_purge_flow import message
 from tests.proxy import Proxy

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fastq.records import Publication
-from fastq.transports.base import Edit, Inspector, Planned, Tick, Timetable
+from fastq.transports.base import Inspector
+from fastq.transports.timetable import Edit, Planned, Tick, Timetable
 from tests.contract.conftest import DEADLINE_S, Transport, envelope, ids, until, woken
 
 FAR_MS = 4_000_000_000_000

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "fastq"
 TABLE = ROOT / "docs" / "map.md"
 #: floors whose members must not know each other, only what the folder's base modules offer
-APART = {"2a": {"transports", "transports.base", "transports.judging"}}
+APART = {"2a": {"transports", "transports.base", "transports.channel", "transports.timetable", "transports.judging"}}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from fastq.top import look as looking
 from fastq.top.look import Look, Looker, NodeRow, QueueRow, RunRow, TaskRow
 from fastq.top.screen import Page, Question, Top
 from fastq.top.tables import ago, headline, span, tables
-from fastq.transports.base import NodeRecord
+from fastq.transports.channel import NodeRecord
 
 NODE = NodeRow("w1@h", "running", "prefork", 2, 2, 1, 0, 1234, 5, ("default", "mail"), 0.5, 3700.0, 0.2)
 LOOK = Look(

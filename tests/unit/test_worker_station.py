@@ -15,7 +15,7 @@ from fastq import FastQ
 from fastq._core import packb, unpackb
 from fastq.exceptions import OperationalError, SecurityError
 from fastq.security import Signer, make_signer
-from fastq.transports.base import Beat, NodeRecord
+from fastq.transports.channel import Beat, NodeRecord
 from fastq.worker import station as station_module
 from fastq.worker.answering import answer_of, reply_to
 from fastq.worker.asking import Asking, NoAnswer, packed

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Sequence
 
-from fastq.transports.base import Beat, NodeRecord
+from fastq.transports.channel import Beat, NodeRecord
 from fastq.transports.memory.channels import MemoryEar
 from fastq.transports.memory.stores import MemoryStore
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from fastq.transports.base import Edit, Lead, Listing, Planned, Tick
 from fastq.transports.memory.baton import pass_baton
 from fastq.transports.memory.effects import keep
 from fastq.transports.memory.queue import LEVELS, Queue
 from fastq.transports.memory.signal import Signal
 from fastq.transports.memory.stores import MemoryStore
+from fastq.transports.timetable import Edit, Lead, Listing, Planned, Tick
 
 __all__ = ["MemoryTimetable"]
 

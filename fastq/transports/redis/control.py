@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastq.exceptions import OperationalError
-from fastq.transports.base import Beat, NodeRecord, TransportOptions
+from fastq.transports.base import TransportOptions
+from fastq.transports.channel import Beat, NodeRecord
 from fastq.transports.redis.address import parse
 from fastq.transports.redis.channel import RedisEar
 from fastq.transports.redis.connection import Connection

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastq.exceptions import OperationalError
-from fastq.transports.base import Edit, Lead, Listing, Planned, Tick, TransportOptions
+from fastq.transports.base import TransportOptions
 from fastq.transports.redis.address import parse
 from fastq.transports.redis.channel import RedisWake
 from fastq.transports.redis.connection import Connection
 from fastq.transports.redis.keys import Keys, checked_level
 from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
 from fastq.transports.redis.scripts import script
+from fastq.transports.timetable import Edit, Lead, Listing, Planned, Tick
 
 __all__ = ["RedisTimetable"]
 

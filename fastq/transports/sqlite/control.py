@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 
 from fastq.exceptions import OperationalError
-from fastq.transports.base import Beat, NodeRecord, TransportOptions
+from fastq.transports.base import TransportOptions
+from fastq.transports.channel import Beat, NodeRecord
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post, Receiver
 from fastq.transports.sqlite.url import Target

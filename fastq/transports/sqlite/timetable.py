@@ -8,11 +8,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from fastq.transports.base import Edit, Lead, Listing, Planned, Tick, TransportOptions
+from fastq.transports.base import TransportOptions
 from fastq.transports.sqlite import baton, places
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
 from fastq.transports.sqlite.url import Target
+from fastq.transports.timetable import Edit, Lead, Listing, Planned, Tick
 
 __all__ = ["SQLiteTimetable"]
 
