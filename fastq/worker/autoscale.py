@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -115,14 +115,17 @@ class Autoscaler:
         queues: Callable[[], Sequence[str]],
         reachable: Callable[[], bool],
         inspector: Callable[[], Inspector],
+        paused: Callable[[], Container[str]] = tuple,
     ) -> None:
-        """``bounds``: (most, fewest), or () for none. ``inspector`` opens one, with a supervisor's timeouts, when work may wait."""
+        """``bounds``: (most, fewest), or () for none. ``inspector`` opens one, with a supervisor's timeouts, when work may wait.
+        ``paused`` asks the broker which queues rest: what is in them does not wait for slots."""
         self._loop = loop
         self._capacity = capacity
         self._processes = processes
         self._queues = queues
         self._reachable = reachable
         self._open = inspector
+        self._paused = paused
         self._inspector: Inspector | None = None
         self._keep_s = keepalive_s() if bounds else KEEPALIVE_S
         self._past = Past()
@@ -215,7 +218,9 @@ class Autoscaler:
         try:
             if self._inspector is None:
                 self._inspector = self._open()
-            return sum(self._inspector.depth(queue)["ready"] for queue in self._queues())
+            ready = {queue: count for queue in self._queues() if (count := self._inspector.depth(queue)["ready"])}
+            paused = self._paused() if ready else ()
+            return sum(count for queue, count in ready.items() if queue not in paused)
         except OperationalError as exc:
             logger.debug("The broker does not say what waits: %s", exc)  # the keeper says what is wrong, once
             return 0

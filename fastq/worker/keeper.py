@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -357,6 +357,10 @@ class Keeper:
     def revoked(self) -> list[str]:
         """Return the ids that the broker knows as revoked; OperationalError if it does not answer."""
         return [shown(id) for id in self._broker.revoked()[1]]
+
+    def paused(self) -> Mapping[str, int]:
+        """Return the queues that are paused; OperationalError as above."""
+        return self._broker.paused().queues
 
     def terminated(self, since: int) -> tuple[int, dict[str, str]]:
         """See ``Broker.terminated``."""

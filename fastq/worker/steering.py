@@ -79,6 +79,7 @@ class Steering:
             queues=lambda: queues.taken,
             reachable=lambda: keeper.reachable,
             inspector=lambda: _open_inspector(hello),
+            paused=keeper.paused,
         )
 
     def took(self, change: int) -> None:

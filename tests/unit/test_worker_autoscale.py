@@ -109,6 +109,7 @@ class Node:
         self.waiting = 0
         self.asked = 0
         self.down = False
+        self.paused: set[str] = set()
         hello = replace(HELLO, concurrency=size, processes=size)
         self.capacity = Capacity(hello, order=lambda *a, **k: 0, processes=self.resize, slots=lambda n: None)
         self.scaler = Autoscaler(
@@ -119,6 +120,7 @@ class Node:
             queues=lambda: ("default", "mail"),
             reachable=lambda: not self.down,
             inspector=lambda: self,  # type: ignore[arg-type,return-value]
+            paused=lambda: self.paused,
         )
 
     def resize(self, processes: int) -> None:
@@ -152,6 +154,17 @@ def test_the_broker_is_asked_only_when_no_slot_is_idle() -> None:
     node.work()
     node.look()
     assert node.asked == 4 and node.capacity.size == 4 and len(node.crew) == 4
+
+
+def test_what_is_in_a_paused_queue_does_not_wait() -> None:
+    node = Node()
+    node.work()
+    node.waiting, node.paused = 5, {"default"}
+    node.look(4)
+    assert node.capacity.size == 1
+    node.paused.clear()
+    node.look()
+    assert node.capacity.size == 4
 
 
 def test_processes_that_are_still_being_started_are_idle() -> None:
