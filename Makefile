@@ -1,7 +1,7 @@
 # Every target installs what it needs into .venv first; repeated calls are instant.
 #
 #   make demo     run the real job: index the standard library, then compare the pools
-#   make test     run the tests
+#   make test     run the tests; of those that run on many pools and brokers a part (ALL=1: on every one)
 #   make check    ruff, mypy --strict, the floors test, stubtest of the core
 #   make bench    compare the pools (BENCH= passes arguments on, such as BENCH=--benchmark-compare)
 #   make fuzz     mutate a million messages and feed them to every decoder (INPUTS=1000000)
@@ -29,6 +29,7 @@ BROKER ?= redis
 EVERY ?= 5
 STEER ?= 0.5
 TESTS ?= tests
+ALL ?=
 INPUTS ?= 1000000
 BENCH ?=
 
@@ -71,7 +72,7 @@ demo: build
 	$(PY) examples/stdlib_index/run.py
 
 test: build
-	$(PY) -m pytest $(TESTS)
+	$(if $(ALL),FASTQ_ALL_CASES=1 )$(PY) -m pytest $(TESTS)
 
 check: build $(VENV)/.stamp-dev
 	$(PY) -m ruff check .

@@ -10,6 +10,13 @@ from types import ModuleType
 
 import pytest
 
+from tests.drawing import draw
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    draw(config, items, Path(__file__).parent, share=0.5, least=4)
+
+
 TASKS = '''\
 """Tasks of the integration suite; effects are files, so that they can be counted whoever ran them."""
 import asyncio
