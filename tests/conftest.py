@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from fastq import shared, signals
+from fastq.log import LoggingProxy
 from tests.servers import redis_server, redis_url
 
-__all__ = ["clean_environment", "own_receivers", "own_shared_tasks", "redis_server", "redis_url"]
+__all__ = ["clean_environment", "own_logging", "own_receivers", "own_shared_tasks", "redis_server", "redis_url"]
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +29,25 @@ def own_shared_tasks() -> Iterator[None]:
     before = list(shared._constructors)
     yield
     shared._constructors[:] = before
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Undo what a command that runs inside the test has done to logging, to the standard streams and to the process' name."""
+    process, root, own = multiprocessing.current_process(), logging.getLogger(), logging.getLogger("fastq")
+    before = (process.name, root.level, own.level, sys.stdout, sys.stderr)
+    handlers = list(root.handlers)
+    yield
+    process.name = before[0]
+    root.setLevel(before[1])
+    own.setLevel(before[2])
+    for stream, name in ((before[3], "stdout"), (before[4], "stderr")):
+        if isinstance(getattr(sys, name), LoggingProxy):
+            setattr(sys, name, stream)
+    for handler in list(root.handlers):
+        if handler not in handlers and type(handler).__module__.partition(".")[0] == "logging":
+            root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture(autouse=True)
