@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fastq import FastQ
+from fastq.signals import heartbeat_sent, worker_ready
 from fastq.worker.control import Panel
 from tests.servers import RedisServer
 from tests.workers import Worker, eventually
@@ -156,6 +157,9 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         (directory / "main.py").write_text(MAIN)
         sys.path.insert(0, str(directory))
         module: Any = importlib.import_module("operated")
+        # its receivers are for the workers, not for the tests that come later in this process
+        worker_ready.disconnect(module.noted)
+        heartbeat_sent.disconnect(module.alive)
         workers = [Worker(directory, "-n", "w1@h", "-c", "2", app="operated"), Script(directory, "main.py")]
         try:
             for worker in workers:
