@@ -1,6 +1,6 @@
 """The same brokers and application as the integration suite; and how much of this suite an ordinary test run does.
 
-``make test`` runs the short form: every test, on a third of its pools and brokers (see ``tests.drawing``). ``make chaos`` runs
+``make test`` runs the short form: every test, on a quarter of its pools and brokers (see ``tests.drawing``). ``make chaos`` runs
 them all.
 """
 
@@ -17,4 +17,4 @@ __all__ = ["broker_url", "folder", "tasks"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    draw(config, items, Path(__file__).parent, share=1 / 3, least=2)
+    draw(config, items, Path(__file__).parent, share=1 / 4, least=2)
