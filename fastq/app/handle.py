@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
@@ -27,18 +26,9 @@ class Connection:
 
     def info(self) -> dict[str, Any]:
         """Return where the broker is, without its password."""
-        url = urlsplit(self.as_uri().partition(";")[0])  # of several Sentinels the first
-        try:
-            port = url.port
-        except ValueError:
-            port = None
-        return {
-            "hostname": url.hostname,
-            "userid": url.username or None,
-            "virtual_host": url.path.removeprefix("/") or None,
-            "port": port,
-            "transport": url.scheme,
-        }
+        from fastq.transports import url_fields  # lazy: only where it is shown
+
+        return url_fields(self.as_uri())
 
     def ensure_connection(
         self,

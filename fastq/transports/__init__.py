@@ -13,7 +13,7 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from fastq.exceptions import ImproperlyConfigured
 from fastq.transports.base import Backend, Broker, Examiner, Finding, Inbox, Inspector, Scope, TransportOptions, Wake
@@ -44,6 +44,7 @@ __all__ = [
     "open_timetable",
     "preload",
     "scheme_of",
+    "url_fields",
 ]
 
 
@@ -161,6 +162,22 @@ def display_url(url: str) -> str:
         pairs = parse_qsl(query, keep_blank_values=True)
         query = urlencode([(name, "**" if _SECRET.search(name) else value) for name, value in pairs], safe="*/:")
     return f"{scheme}://{credentials}{at}{place}{query_mark}{query}"
+
+
+def url_fields(url: str) -> dict[str, Any]:
+    """Return where a URL as for display (no password) leads, with Celery's names; of several Sentinels the first."""
+    parts = urlsplit(url.partition(";")[0])
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    return {
+        "hostname": parts.hostname,
+        "userid": parts.username or None,
+        "virtual_host": parts.path.removeprefix("/") or None,
+        "port": port,
+        "transport": parts.scheme,
+    }
 
 
 def _module(url: str) -> Any:

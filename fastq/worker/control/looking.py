@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from fastq.queues import Exchange
-from fastq.transports import open_inspector
+from fastq.transports import open_inspector, url_fields
 from fastq.transports.base import PARKED_MS
 from fastq.worker.control import Later
 from fastq.worker.control.tasks import described, held
@@ -229,19 +228,10 @@ def stats(node: Node) -> Any:
 def _broker(node: Node) -> dict[str, Any]:
     """Return where the broker is, with the fields of Celery; no password."""
     hello = node.hello
-    url = urlsplit(hello.broker_display.partition(";")[0])
-    try:
-        port = url.port
-    except ValueError:
-        port = None
-    return {
-        "hostname": url.hostname,
-        "userid": url.username or None,
-        "virtual_host": url.path.removeprefix("/") or None,
-        "port": port,
+    where = url_fields(hello.broker_display)
+    return where | {
         "insist": False,
-        "ssl": url.scheme in ("rediss", "sentinel+tls"),
-        "transport": url.scheme,
+        "ssl": where["transport"] in ("rediss", "sentinel+tls"),
         "connect_timeout": hello.transport.get("connect_timeout_s"),
         "transport_options": {},
         "login_method": None,

@@ -10,6 +10,7 @@
 -- HDEL is the first write: it is allowed when Redis is out of memory.
 -- include: clock
 -- include: push
+-- include: heads
 -- include: baton
 local leased, delayed, READY = KEYS[1], KEYS[4], 6
 local total = (#ARGV - 2) / 2
@@ -48,11 +49,6 @@ for i = total, 1, -1 do
     table.insert(back[level], held[i])
   end
 end
-for level, messages in pairs(back) do
-  push('LPUSH', KEYS[READY + level], messages, 1, #messages)
-  if level > 0 then
-    redis.call('SADD', KEYS[3], level)
-  end
-end
+heads(back, READY, KEYS[3])
 baton(KEYS[2], ARGV[1], KEYS[3], READY)
 return skipped

@@ -16,6 +16,7 @@
 -- when Redis is out of memory.
 -- include: clock
 -- include: push
+-- include: heads
 -- include: baton
 -- include: early
 -- include: bury
@@ -79,12 +80,7 @@ for i = done + returned, done + 1, -1 do
     table.insert(back[level], held[i])
   end
 end
-for level, messages in pairs(back) do
-  push('LPUSH', KEYS[READY + level], messages, 1, #messages)
-  if level > 0 then
-    redis.call('SADD', KEYS[3], level)
-  end
-end
+heads(back, READY, KEYS[3])
 
 local now, now_us, earliest = 0, 0, nil
 if retried + dead > 0 then

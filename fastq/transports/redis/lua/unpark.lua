@@ -6,6 +6,7 @@
 --
 -- ZREM is the first write: it is allowed when Redis is out of memory.
 -- include: push
+-- include: heads
 -- include: baton
 local delayed, READY = KEYS[1], 4
 for level = 0, 9 do
@@ -23,12 +24,7 @@ for i = 2, #ARGV do
     moved = moved + 1
   end
 end
-for level, messages in pairs(back) do
-  push('LPUSH', KEYS[READY + level], messages, 1, #messages)
-  if level > 0 then
-    redis.call('SADD', KEYS[3], level)
-  end
-end
+heads(back, READY, KEYS[3])
 if moved > 0 then
   baton(KEYS[2], ARGV[1], KEYS[3], READY)
 end
