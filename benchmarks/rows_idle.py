@@ -38,13 +38,18 @@ def idle_rows(ctx: Context) -> list[Row]:
 
 def memory_rows(ctx: Context) -> list[Row]:
     rows = []
-    for shape, bound in ((Shape("prefork", 2), 80.0), (Shape("gevent", 500), 60.0)):
+    for shape, bound in ((Shape("prefork", 2), 80.0), (Shape("gevent", 500), 60.0), (Shape("solo", 1), None)):
         ctx.redis.fill("noop", [(0,)])
         with Board(1) as board, Node(ctx.redis, shape, board) as node:
             node.wait_for(board.finished, "the first task", START_S)
             time.sleep(2)
             pids = node.tree()
-            rows.append(at_most(f"idle {shape}: memory", _pss(pids), "MiB PSS", bound, note=f"{len(pids)} processes"))
+            note = ", ".join(f"{proctree.name(pid)} {_pss([pid]):.1f}" for pid in pids)
+            title = f"idle {shape}: memory"
+            if bound is None:
+                rows.append(Row(title, _pss(pids), "MiB PSS", note=note))
+            else:
+                rows.append(at_most(title, _pss(pids), "MiB PSS", bound, note=note))
     return rows
 
 

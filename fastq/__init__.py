@@ -15,26 +15,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastq.app import FastQ
-from fastq.shared import current_app, current_task, shared_task
-from fastq.task import Task
-
 if TYPE_CHECKING:
-    from fastq.canvas import (
-        Signature,
-        StampingVisitor,
-        chain,
-        chord,
-        chunks,
-        group,
-        maybe_signature,
-        signature,
-        subtask,
-        xmap,
-        xstarmap,
-    )
+    from fastq.app import FastQ
+    from fastq.canvas import StampingVisitor, chunks, subtask, xmap, xstarmap
+    from fastq.canvas.chain import chain
+    from fastq.canvas.chord import chord
+    from fastq.canvas.group import group
+    from fastq.canvas.signature import Signature, maybe_signature, signature
     from fastq.result import AsyncResult
     from fastq.results import GroupResult, ResultSet
+    from fastq.shared import current_app, current_task, shared_task
+    from fastq.task import Task
 
 __version__ = "0.1.0"
 
@@ -61,14 +52,25 @@ __all__ = [
     "xstarmap",
 ]
 
-#: name -> module: imported at their first use, so that `import fastq` stays quick
+#: name -> module: imported at their first use. A supervisor needs none of them, and most programs not all.
 _LATER = dict.fromkeys(
     (
         "Signature", "StampingVisitor", "chain", "chord", "chunks", "group", "maybe_signature", "signature", "subtask", "xmap",
         "xstarmap",
     ),
     "fastq.canvas",
-) | {"AsyncResult": "fastq.result", "GroupResult": "fastq.results", "ResultSet": "fastq.results"}  # fmt: skip
+) | dict.fromkeys(("current_app", "current_task", "shared_task"), "fastq.shared") | {
+    "AsyncResult": "fastq.result", "FastQ": "fastq.app", "GroupResult": "fastq.results", "ResultSet": "fastq.results",
+    "Task": "fastq.task",
+}  # fmt: skip
+
+#: modules that `import fastq` is enough for
+_MODULES = frozenset(
+    (
+        "app", "canvas", "config", "context", "exceptions", "fixups", "result", "results", "schedules", "settings", "shared",
+        "signals", "states", "task",
+    )
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -77,6 +79,10 @@ def __getattr__(name: str) -> Any:
 
         value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
         return value
+    if name in _MODULES:
+        import importlib  # lazy: as above
+
+        return importlib.import_module(f"fastq.{name}")
     raise AttributeError(f"module 'fastq' has no attribute {name!r}")
 
 

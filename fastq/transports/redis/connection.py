@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from fastq import patience
 from fastq.exceptions import OperationalError
 from fastq.transports.base import TransportOptions
 from fastq.transports.redis.address import Address
-from fastq.transports.redis.errors import explain
+from fastq.transports.redis.errors import answered, code_of, explain
 from fastq.transports.redis.scripts import Script, script
 from fastq.transports.redis.sentinel import Scout
 from fastq.transports.redis.sockets import RawConnection, open_raw
@@ -28,13 +29,12 @@ class Connection:
         self.role = role
         self._options = options
         self._raw: RawConnection | None = None
+        #: when it was last opened, Unix s; 0: never
+        self.opened_at = 0.0
         #: the server that sentinels named, as host:port; "" where the address itself says where it is
         self._at = ""
         #: who tells when that is not the primary any more
         self._scout: Scout | None = None
-        # the client's error classes, known once it is imported
-        self._response_error: type[Exception] = Exception
-        self._no_script: type[Exception] = Exception
         #: answers are waited for less long than usual
         self._hurried = False
         #: commands that were sent again because the server did not know their script: they ran behind what followed them
@@ -49,7 +49,7 @@ class Connection:
         return self._raw is not None
 
     def raw_or_none(self) -> RawConnection | None:
-        """Return redis-py's connection if it is open."""
+        """Return what is connected, if it is."""
         return self._raw
 
     def send(self, *command: Any) -> None:
@@ -79,12 +79,13 @@ class Connection:
             packed = [pack(_by_digest(command)) for command in commands]
             raw.send_packed_command(packed if len(packed) == 1 else [b"".join(packed)], check_health=False)
             replies: list[Any] = []
-            response_error = self._response_error
             failed = False
             for _ in commands:
                 try:
                     replies.append(raw.read_response())
-                except response_error as error:
+                except Exception as error:
+                    if not answered(error):
+                        raise
                     # The server's own answer: the replies behind it are still to be read.
                     replies.append(error)
                     failed = True
@@ -121,7 +122,7 @@ class Connection:
             scout.close()
 
     def _again(self, raw: RawConnection, command: tuple[Any, ...], error: Exception) -> Any:
-        if not isinstance(command[0], Script) or not isinstance(error, self._no_script):
+        if not isinstance(command[0], Script) or code_of(error) != "NOSCRIPT":
             raise error
         self.repeated += 1
         raw.send_packed_command([self._pack(("EVAL", command[0].text, *command[1:]))], check_health=False)
@@ -156,10 +157,6 @@ class Connection:
         return explain(error, self.address, self._at)
 
     def _open(self) -> RawConnection:
-        from redis import exceptions  # lazy: 0.1 s of imports that a producer pays at its first call only
-
-        self._response_error = exceptions.ResponseError
-        self._no_script = exceptions.NoScriptError
         address = self.address
         self._at = ""
         if address.sentinels is None:
@@ -168,12 +165,13 @@ class Connection:
             raw, self._at, self._scout = address.sentinels.reach(self._connect_and_ask, self._options)
         try:
             # Straight to hiredis: on the way redis-py looks at every argument, 0.1 us each.
-            from hiredis import pack_command  # lazy: comes with the client library
+            from hiredis import pack_command  # lazy: may be missing
 
             self._pack = pack_command
         except ImportError:
             self._pack = lambda words: b"".join(raw.pack_command(*words))
         self._raw = raw
+        self.opened_at = time.time()
         return raw
 
     def _connect(self, host: str, port: int) -> RawConnection:

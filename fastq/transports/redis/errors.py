@@ -10,7 +10,7 @@ from fastq.exceptions import OperationalError
 if TYPE_CHECKING:
     from fastq.transports.redis.address import Address
 
-__all__ = ["explain"]
+__all__ = ["answered", "code_of", "explain"]
 
 #: Redis 6.2 wraps what a command in a script answers: "Error running script (...): -OOM command not allowed ..."
 _WRAPPED = re.compile(r"^Error running script.*?: -?([A-Z]{3,}) ", re.DOTALL)
@@ -53,10 +53,14 @@ _CLASSES = {
     "TryAgainError": "TRYAGAIN",
 }
 
+#: shown without: what is said of them says it
+_BARE = frozenset(_CLASSES.values())
+
 
 def explain(error: Exception, address: Address, at: str = "") -> OperationalError:
     """Return the error to raise for one of the client's. ``at``: the server that sentinels have named."""
-    text = str(error).rstrip(".") or type(error).__name__
+    told = error.strerror if isinstance(error, OSError) else None
+    text = (told or str(error)).rstrip(".") or type(error).__name__
     sentinels = address.sentinels
     if sentinels is not None and at:
         where = f"Redis at {at}, the primary {sentinels.name!r} of {address.display},"
@@ -66,11 +70,12 @@ def explain(error: Exception, address: Address, at: str = "") -> OperationalErro
 
 
 def _meaning(error: Exception, text: str, address: Address) -> str:
-    from redis import exceptions as seen  # lazy: the client is imported by now
-
+    code = code_of(error)
+    if code in _BARE and text.startswith(f"{code} "):
+        text = text.removeprefix(f"{code} ")
     lower = text.lower()
-    code = _code(error, text)
-    if isinstance(error, seen.AuthenticationError | seen.AuthorizationError) or code in ("WRONGPASS", "NOAUTH"):
+    kinds = _kinds(error)
+    if kinds & {"LoginError", "AuthenticationError", "AuthorizationError"} or code in ("WRONGPASS", "NOAUTH"):
         given = "a password" if address.password else "no password"
         return f"refused the login ({text}; the URL has {given}): correct user and password in the URL."
     if code == "READONLY":
@@ -95,19 +100,30 @@ def _meaning(error: Exception, text: str, address: Address) -> str:
             f"does not know a command that fastq needs ({name}): scripting must be on (EVAL and EVALSHA not renamed), on Redis 6.2 "
             "or later."
         )
-    if isinstance(error, seen.TimeoutError | TimeoutError):
+    if "TimeoutError" in kinds:
         return f"did not answer in time ({text}): check the server's load and the network."
-    if isinstance(error, seen.ConnectionError | OSError):
+    if kinds & {"ConnectionError", "OSError"}:
         if "ssl" in lower or "certificate" in lower:
             return f"cannot be spoken to with TLS ({text}): check that TLS is on at that port, and the ssl_ parameters of the URL."
         return f"cannot be reached or closed the connection ({text}): check that it runs there and is reachable."
-    if isinstance(error, seen.ResponseError):
+    if answered(error):
         return f"answered with an error: {text}."
     return f"made a call fail: {type(error).__name__}: {text}."
 
 
-def _code(error: Exception, text: str) -> str:
+def _kinds(error: Exception) -> set[str]:
+    """Return the names of an error's classes. By name: redis-py is imported by those who use it, and ``plain`` by others."""
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def answered(error: Exception) -> bool:
+    """Say whether the server has sent this error, so that the connection is fit for more."""
+    return bool(_kinds(error) & {"ServerError", "ResponseError"})
+
+
+def code_of(error: Exception) -> str:
     """Return the word that an error of Redis begins with."""
+    text = str(error)
     for kind in type(error).__mro__:
         if code := _CLASSES.get(kind.__name__):
             return code

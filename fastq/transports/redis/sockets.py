@@ -1,18 +1,22 @@
-"""Open a connection of redis-py: timeouts, keepalive, TLS, login.
+"""Open a connection: timeouts, keepalive, TLS, login.
 
-Only its lowest part is used, ``Connection`` with hiredis: a call of its client costs about 50 us of Python, and its pools,
-retries and health checks would make one call into several.
+With TLS, or without hiredis, it is redis-py's ``Connection``, its lowest part: a call of its client costs about 50 us of Python,
+and its pools, retries and health checks would make one call into several. Else it is ours (``plain``).
 """
 
 from __future__ import annotations
 
+import importlib
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-__all__ = ["RawConnection", "open_raw"]
+if TYPE_CHECKING:
+    from fastq.transports.redis.plain import PlainConnection
 
-#: bytes per read from the socket: a batch of results in few reads
+__all__ = ["RawConnection", "open_raw", "preload"]
+
+#: bytes per read of redis-py: a batch of results in few reads
 READ_SIZE = 256 * 1024
 
 #: seconds of silence before the kernel probes a connection, seconds between probes, probes: dead after about a minute
@@ -49,8 +53,22 @@ def open_raw(
     connect_timeout_s: float,
     socket_timeout_s: float,
 ) -> RawConnection:
-    """Connect, log in and select the database; raises redis-py's errors and OSError."""
-    from redis import connection  # lazy: 0.1 s of imports that a producer pays at its first call only
+    """Connect, log in and select the database; raises redis-py's errors, those of ``plain``, and OSError."""
+    if ssl is None and (plain := _plain()) is not None:
+        ours: RawConnection = plain(
+            host=host,
+            port=port,
+            path=path,
+            username=username,
+            password=password,
+            db=db,
+            client_name=client_name,
+            connect_timeout_s=connect_timeout_s,
+            socket_timeout_s=socket_timeout_s,
+            tcp_options=_tcp_options(socket_timeout_s),
+        )
+        return _connected(ours)
+    from redis import connection  # lazy: 0.2 s and 10 MiB of imports, and most need none of it
 
     settings: dict[str, Any] = {
         "db": db,
@@ -76,7 +94,25 @@ def open_raw(
         if ssl is not None:
             kind = connection.SSLConnection
             settings |= ssl
-    raw = cast(RawConnection, kind(**settings))
+    return _connected(cast(RawConnection, kind(**settings)))
+
+
+def preload(*, tls: bool) -> None:
+    """Import what connections will need."""
+    if tls or _plain() is None:
+        importlib.import_module("redis.connection")
+
+
+def _plain() -> type[PlainConnection] | None:
+    try:
+        from fastq.transports.redis.plain import PlainConnection  # lazy: needs hiredis
+
+        return PlainConnection
+    except ImportError:
+        return None
+
+
+def _connected(raw: RawConnection) -> RawConnection:
     try:
         raw.connect()
     except BaseException:
