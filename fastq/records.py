@@ -200,6 +200,14 @@ class Paused:
     number: int = 0
     queues: Mapping[str, int] = field(default_factory=dict)
     tasks: Mapping[str, int] = field(default_factory=dict)
+    #: task names that are resumed, and whose parked messages are being put back (see ``Broker.unpark``), and since when
+    resuming: Mapping[str, int] = field(default_factory=dict)
+    #: queues from which nothing is taken until that is done
+    held: frozenset[str] = frozenset()
+
+    def rests(self, queue: str) -> bool:
+        """Say whether nothing is taken from a queue now."""
+        return queue in self.queues or queue in self.held
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,42 +5,64 @@ from __future__ import annotations
 import difflib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
+from fastq.cli.context import Settings, app_options
 from fastq.cli.types import Names
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
     from fastq.records import Paused
 
-__all__ = ["change", "named", "show", "which"]
+__all__ = ["Which", "named", "near", "pausing_command", "show"]
 
 
-def which(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command take the names of queues and tasks, and --json."""
-    options = [
-        click.option("-Q", "--queues", type=Names(), metavar="A,B", help="These queues."),
-        click.option("-T", "--tasks", type=Names(), metavar="NAME,...", help="These task names."),
-        click.option("-j", "--json", "as_json", is_flag=True, help="Print what is paused as JSON."),
-    ]
-    for option in reversed(options):
-        fn = option(fn)
-    return fn
+@dataclass(frozen=True, slots=True)
+class Which:
+    """What a command line names."""
+
+    queues: tuple[str, ...]
+    tasks: tuple[str, ...]
+    as_json: bool
+    #: its flag was given: --list, --all
+    flag: bool
+
+    def __bool__(self) -> bool:
+        """Say whether a queue or a task is named."""
+        return bool(self.queues or self.tasks)
+
+    def change(self, of_queues: Callable[..., Paused], of_tasks: Callable[..., Paused]) -> Paused | None:
+        """Pause or resume; return what is paused now, None if nothing was named."""
+        paused = of_queues(*self.queues) if self.queues else None
+        return of_tasks(*self.tasks) if self.tasks else paused
+
+    def show(self, paused: Paused) -> None:
+        """Print what is paused."""
+        show(paused, self.as_json, time.time_ns() // 1_000_000)
 
 
-def change(
-    queues: Iterable[str], tasks: Iterable[str], of_queues: Callable[..., Paused], of_tasks: Callable[..., Paused]
-) -> Paused | None:
-    """Pause or resume; return what is paused now, None if nothing was named."""
-    paused = None
-    if queues:
-        paused = of_queues(*queues)
-    if tasks:
-        paused = of_tasks(*tasks)
-    return paused
+def pausing_command(name: str, *flag: str, help: str) -> Callable[[Callable[[Settings, Which], None]], click.Command]:
+    """Make a command that takes names of queues and tasks, --json, and a flag of its own."""
+
+    def make(fn: Callable[[Settings, Which], None]) -> click.Command:
+        @click.command(name, help=fn.__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+        @click.option("-Q", "--queues", type=Names(), metavar="A,B", help="These queues.")
+        @click.option("-T", "--tasks", type=Names(), metavar="NAME,...", help="These task names.")
+        @click.option("-j", "--json", "as_json", is_flag=True, help="Print what is paused as JSON.")
+        @click.option(*flag, "flag", is_flag=True, help=help)
+        @app_options
+        def command(
+            settings: Settings, /, queues: tuple[str, ...] | None, tasks: tuple[str, ...] | None, as_json: bool, flag: bool
+        ) -> None:
+            fn(settings, Which(queues or (), tasks or (), as_json, flag))
+
+        return command
+
+    return make
 
 
 def named(app: FastQ, tasks: Iterable[str]) -> None:
@@ -48,16 +70,26 @@ def named(app: FastQ, tasks: Iterable[str]) -> None:
     known = [name for name in app.tasks if not name.startswith("celery.")]
     for name in tasks:
         if known and name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            click.echo(f"Warning: the application {app.main or app.name!r} has no task named {name!r}.{hint}", err=True)
+            click.echo(
+                f"Warning: the application {app.main or app.name!r} has no task named {name!r}.{near(name, known)}", err=True
+            )
+
+
+def near(name: str, names: Collection[str]) -> str:
+    """Return the sentence that offers a name like this one, or nothing."""
+    found = difflib.get_close_matches(name, names, 1)
+    return f" Did you mean {found[0]!r}?" if found else ""
 
 
 def show(paused: Paused, as_json: bool, now_ms: int) -> None:
     """Print what is paused."""
     if as_json:
-        click.echo(json.dumps({"queues": dict(paused.queues), "tasks": dict(paused.tasks)}))
+        kinds = {"queues": paused.queues, "tasks": paused.tasks, "resuming": paused.resuming}
+        click.echo(json.dumps({kind: dict(names) for kind, names in kinds.items()}))
         return
+    for name, since_ms in _sorted(paused.resuming):
+        held = ", ".join(sorted(paused.held))
+        click.echo(f"task {name}: resumed {_span(now_ms - since_ms)} ago, goes back to {held}, where nothing is taken until then")
     if not paused.queues and not paused.tasks:
         click.echo("Nothing is paused.")
     for kind, names in (("queue", paused.queues), ("task", paused.tasks)):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from fastq.control.stores import open_app_inspector, queues_of
+from fastq.control.stores import open_app_inspector
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
@@ -42,21 +42,14 @@ class Pausing:
         """Let workers take from these queues again, at once; return what is still paused."""
         return self._change(False, _checked("resume_queue", names), [])
 
-    def resume_task(self, *names: str, queues: Iterable[str] = ()) -> Paused:
+    def resume_task(self, *names: str) -> Paused:
         """Let tasks of these names run again; return what is still paused.
 
-        What was put aside goes back to the head of its queue and level, in its order. That can be repeated: should this process die
-        on the way, resuming again puts back the rest. ``queues``: look there first, besides the application's own.
+        What was put aside goes back to the head of its queue and level, in its order, before this returns; until then nothing is
+        taken from the queues where it is. Should this process die on the way, any node that runs, or the next that starts, puts
+        back the rest.
         """
-        tasks = _checked("resume_task", names)
-        paused = self._change(False, [], tasks)
-        inspector = open_app_inspector(self.app)
-        try:
-            for queue in dict.fromkeys([*queues, *queues_of(self.app), *inspector.queues()]):
-                inspector.unpark(queue, tasks)
-        finally:
-            inspector.close()
-        return paused
+        return self._change(False, [], _checked("resume_task", names))
 
     def paused(self) -> Paused:
         """Return the queues and task names that are paused, each with the time since when (Unix ms)."""
@@ -69,9 +62,26 @@ class Pausing:
     def _change(self, pausing: bool, queues: list[str], tasks: list[str]) -> Paused:
         broker = self.app.open_broker()
         try:
-            return (broker.pause if pausing else broker.resume)(queues=queues, tasks=tasks)
+            if pausing:
+                paused = broker.pause(queues=queues, tasks=tasks)
+            else:
+                unknown = tasks and not {*tasks} & {*broker.paused().tasks}
+                paused = broker.resume(queues=queues, tasks=tasks, lost=self._parked(tasks) if unknown else ())
+            if not paused.resuming and not paused.held:
+                return paused
+            while broker.unpark():
+                pass
+            return broker.paused()
         finally:
             broker.close()
+
+    def _parked(self, tasks: Collection[str]) -> list[str]:
+        """Return the queues where something of these names is put aside; for names of which the broker's record says nothing."""
+        inspector = open_app_inspector(self.app)
+        try:
+            return [queue for queue in inspector.queues() if not inspector.parked(queue).keys().isdisjoint(tasks)]
+        finally:
+            inspector.close()
 
 
 def _checked(method: str, names: tuple[str, ...]) -> list[str]:

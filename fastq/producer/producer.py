@@ -33,6 +33,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fastq import patience
 from fastq.exceptions import OperationalError
 from fastq.producer.lane import Lane
 from fastq.producer.policy import DEFAULT, NO_RETRY, RetryPolicy
@@ -174,7 +175,7 @@ class Producer:
                 except OperationalError as exc:
                     attempt += 1
                     pause_s = batch[0].policy.pause_s(attempt)
-                    if pause_s is None:
+                    if pause_s is None or (len(batch) == 1 and patience.is_over()):
                         error = exc
                         break
                     time.sleep(pause_s)

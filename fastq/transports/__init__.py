@@ -2,12 +2,12 @@
 
 A technology's module has four functions, all taking ``(url, options)``: ``open_broker``, ``open_backend``, ``open_inspector`` and
 ``open_channel``; ``open_timetable(url, options, scope)``; and where there is something to examine, ``open_examiner(url, options,
-scope)``. They parse the URL (ImproperlyConfigured) but connect to nothing.
+scope)``. They parse the URL (ImproperlyConfigured) but connect to nothing. And where its client library is better not imported
+whole, ``preload(url)``.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import re
@@ -89,6 +89,8 @@ def scheme_of(url: str) -> str:
     if not mark:
         raise ImproperlyConfigured(f"{display_url(url)!r} is not a transport URL: expected one that starts with {known}.")
     if scheme not in _SCHEMES:
+        import difflib  # lazy: only where a name is wrong
+
         close = difflib.get_close_matches(scheme, _SCHEMES, n=1)
         meant = f" Did you mean {close[0]}://?" if close else ""
         raise ImproperlyConfigured(f"No transport for {scheme}:// (in {display_url(url)!r}); known are {known}.{meant}")
@@ -138,10 +140,12 @@ def open_examiner(url: str, options: TransportOptions, scope: Scope) -> Examiner
 
 def preload(url: str) -> None:
     """Import what the URL's transport will need, without connecting (a nursery does so once for all its forks)."""
-    technology = _SCHEMES[scheme_of(url)]
-    _module(url)
-    for library in technology.needs:
-        importlib.import_module(library)
+    module = _module(url)
+    if hasattr(module, "preload"):
+        module.preload(url)
+    else:
+        for library in _SCHEMES[scheme_of(url)].needs:
+            importlib.import_module(library)
 
 
 def display_url(url: str) -> str:

@@ -129,7 +129,8 @@ class Broker(Protocol):
 
         Per delivery atomic: the lease is dropped and the verdict carried out with its result, or, if the lease is gone,
         nothing happens and the tag is in ``skipped``. DONE drops the message; RETRY replaces it by ``message`` at ``level`` after
-        ``delay_ms``; DEAD moves it to the dead letters; RETURN puts it back at the head of its level unchanged (no charge), a batch
+        ``delay_ms``, and remembers which bucket's turn that is if a ``detail`` names one (see ``recall``; up to 200 bytes, without
+        NUL); DEAD moves it to the dead letters; RETURN puts it back at the head of its level unchanged (no charge), a batch
         keeps its order. RETURN with a ``reason``, the name of its task: it is parked among the delayed messages as long as that
         name is paused, and put back as any other if it is not.
 
@@ -148,6 +149,17 @@ class Broker(Protocol):
 
         One turn each ``period_us`` microseconds for the whole fleet, of which ``burst`` may be taken at once after a pause (GCRA:
         the generic cell rate algorithm, ITU-T I.371; state is one time per bucket, which expires by itself).
+        """
+        ...
+
+    def recall(self, queue: str, limit: str, *, kept: str = "", left: Sequence[str] = (), place: str = "") -> tuple[int, str]:
+        """Recall the turns for which messages of this queue wait, so that they are limited anew: one bounded step.
+
+        Meant are turns of the buckets called ``limit``, or ``limit`` and a ``|`` and anything; not those of the bucket ``kept``,
+        and not delays of any other kind. Each message leaves the delayed ones for the head of its level in one step, unpaid, the
+        earliest turn in front, and who is idle is woken. The buckets whose turns were recalled, and those in ``left`` but ``kept``,
+        are as new. Returns how many it were and the ``place`` to go on from, "" once all was looked at. Whoever calls it, and how
+        often, does not matter: what was recalled waits for no turn any more.
         """
         ...
 
@@ -180,10 +192,23 @@ class Broker(Protocol):
         """
         ...
 
-    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
+    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = (), lost: Sequence[str] = ()) -> Paused:
         """Lift pauses; return what is still paused. Processes that hold a lease on a resumed queue are woken.
 
-        From now on nothing is parked under these names; what is parked stays until ``Inspector.unpark`` is called.
+        From now on nothing is parked under these names. In the same step, where something is parked, the record says that they are
+        resuming, and the queues where it is are held: nothing is taken from them, so that nothing younger runs first, until
+        ``unpark`` has put it back. Saying it again begins anew, and is harmless.
+
+        ``lost``: queues where something may be parked of which the record does not know any more.
+        """
+        ...
+
+    def unpark(self) -> bool:
+        """Put one bounded step of what is parked of resuming task names back at the heads of its levels, in its order; say whether
+        there is more to do. Once a queue has nothing of them any more it is held no longer, and who takes from it is woken.
+
+        It does not matter who calls this how often, nor whether several do at once: whoever resumes calls it until it says False,
+        and so does every node now and then, should that one die on the way.
         """
         ...
 
@@ -311,11 +336,6 @@ class Inspector(Protocol):
         """
         ...
 
-    def unpark(self, queue: str, tasks: Iterable[str]) -> int:
-        """Put the parked messages of these task names back at the head of their levels, in their order and in bounded steps, and
-        wake who is idle; return how many. Call it after ``Broker.resume``."""
-        ...
-
     def parked(self, queue: str) -> dict[str, int]:
         """Return how many messages are parked, by task name."""
         ...
@@ -379,6 +399,10 @@ class Scope:
     limit: int = 100_000
     #: False: only results are kept there, the broker is elsewhere
     messages: bool = True
+    #: timetable of the application, "": it is not known
+    timetable: str = ""
+    #: lease of the beat that leads there; 0: no beat sends what is in it, its schedule is kept elsewhere
+    beat_lease_ms: int = 5_000
 
 
 class Examiner(Protocol):

@@ -1,16 +1,25 @@
-"""What is wrong with a queue, whatever the store: leases that stand still, messages that nobody takes, dead letters."""
+"""What is wrong with a queue or a timetable, whatever the store: leases that stand still, messages that nobody takes, entries that
+nobody sends, dead letters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fastq import _core
 from fastq.exceptions import EnvelopeError
 from fastq.records import Paused
-from fastq.transports.base import Finding, TransportOptions
+from fastq.transports.base import Finding, Scope, TransportOptions
+from fastq.transports.timetable import Planned
 
-__all__ = ["DELIVERIES", "PROCESSES", "QueueSeen", "ago", "counted", "judge", "judge_pauses", "sent_ms"]
+__all__ = [
+    "DELIVERIES", "PROCESSES", "QueueSeen", "TimetableSeen",
+    "ago", "counted", "judge", "judge_pauses", "judge_timetable", "sent_ms",
+]  # fmt: skip
 
 #: ready messages that are many: minutes of work for most workers
 BACKLOG = 100_000
@@ -22,6 +31,14 @@ OLD_S = 86_400
 PROCESSES, DELIVERIES = 100, 200
 #: seconds that a delayed message may be late while workers are there: they promote 100 at a time
 LATE_S = 60
+#: leases of the beat that leads, ms, after which a periodic entry is overdue: a failover takes one, and a beat has to start
+LEADS, LEAST_LATE_MS = 4, 30_000
+#: ms after which one is overdue of another application, whose lease is not known
+OTHERS_LATE_MS = 600_000
+#: looks at a timetable whose entries are overdue though a beat leads, and the time between two of them
+LOOKS, LOOK_AGAIN_S = 3, 1.0
+#: entries that are told one by one, of one timetable
+EACH = 10
 
 
 @dataclass(slots=True)
@@ -94,25 +111,91 @@ def judge_pauses(paused: Paused, parked: Mapping[str, Mapping[str, int]], now_ms
             f"paused for {ago(now_ms - since_ms)}: no worker takes from it",
             f"nothing, if that is meant; else: fastq resume -Q {queue}",
         )
+    aside: Counter[str] = Counter()
+    for counts in parked.values():
+        aside.update(counts)
     for task, since_ms in paused.tasks.items():
-        number = sum(counts.get(task, 0) for counts in parked.values())
-        yield Finding(
-            "note",
-            "paused-task",
-            task,
-            f"paused for {ago(now_ms - since_ms)}: no worker starts it; {counted(number, 'message')} put aside so far",
-            f"nothing, if that is meant; else: fastq resume -T {task}",
+        seen = f"paused for {ago(now_ms - since_ms)}: no worker starts it; {counted(aside[task], 'message')} put aside so far"
+        yield Finding("note", "paused-task", task, seen, f"nothing, if that is meant; else: fastq resume -T {task}")
+    for task, since_ms in paused.resuming.items():
+        seen = (
+            f"resumed {ago(now_ms - since_ms)} ago; {counted(aside[task], 'message')} still put aside; nothing is taken from "
+            f"{', '.join(sorted(paused.held))} until that is done"
         )
+        yield Finding("note", "resuming-task", task, seen, "nothing: any worker that runs or starts does it within seconds")
     for queue, counts in parked.items():
         for task, number in counts.items():
-            if task not in paused.tasks:
+            if task not in paused.tasks and task not in paused.resuming:
                 yield Finding(
                     "warning",
                     "left-parked",
                     queue,
-                    f"{counted(number, 'message')} of task {task} put aside, though that is not paused: a resume was cut off",
+                    f"{counted(number, 'message')} of task {task} put aside, though the record does not say that it is paused",
                     f"fastq resume -T {task} puts them back",
                 )
+
+
+class TimetableSeen(NamedTuple):
+    """What a timetable holds at a moment."""
+
+    plans: Sequence[Planned]
+    #: "": none leads
+    leader: str
+    #: the broker's clock
+    now_ms: int
+
+
+def judge_timetable(
+    timetable: str, scope: Scope, look: Callable[[], TimetableSeen], sleep: Callable[[float], None] = time.sleep
+) -> Iterator[Finding]:
+    """Say which periodic entries nobody sends, and why.
+
+    Where a beat leads it is looked again, after a moment: one that has just taken over, or makes up for many runs, is at work.
+    """
+    late_ms = max(LEADS * scope.beat_lease_ms, LEAST_LATE_MS) if timetable == scope.timetable else OTHERS_LATE_MS
+    if timetable == scope.timetable and not scope.beat_lease_ms:
+        return
+    seen = look()
+    late = _late(seen, late_ms)
+    for _ in range(LOOKS - 1):
+        if not late or not seen.leader:
+            break
+        sleep(LOOK_AGAIN_S)
+        before, seen = {(plan.name, plan.due_ms) for plan in late}, look()
+        late = [plan for plan in _late(seen, late_ms) if (plan.name, plan.due_ms) in before]
+    if not late:
+        return
+    sent_ms = max(plan.last_run_ms for plan in seen.plans)
+    # between two leaders there is none; what was sent since then tells that there was one
+    if not seen.leader and sent_ms < late[-1].due_ms:
+        yield Finding(
+            "warning",
+            "no-beat",
+            timetable,
+            f"no beat leads, and {len(late):,} of {counted(len(seen.plans), 'periodic task')} "
+            f"{'is' if len(late) == 1 else 'are'} overdue, {late[0].name!r} by {ago(seen.now_ms - late[0].due_ms)}; "
+            + (f"the last was sent {ago(seen.now_ms - sent_ms)} ago" if sent_ms else "none was ever sent"),
+            "start fastq beat, or a worker with -B; what shall not be sent any more: fastq schedule pause or remove; where a beat "
+            "keeps its schedule in a file, the setting beat_scheduler should say so",
+        )
+        return
+    for plan in late[:EACH]:
+        yield Finding(
+            "warning",
+            "overdue-entry",
+            plan.name,
+            f"{f'{seen.leader} leads' if seen.leader else 'others are sent'}, and this periodic task of {timetable!r} is "
+            f"{ago(seen.now_ms - plan.due_ms)} overdue",
+            f"fastq schedule show {shlex.quote(plan.name)} says whether it can be used; the log of beat says what is wrong with it",
+        )
+    if len(late) > EACH:
+        yield Finding("warning", "overdue-entry", timetable, f"{len(late) - EACH:,} more of its tasks are overdue", "as above")
+
+
+def _late(seen: TimetableSeen, late_ms: int) -> list[Planned]:
+    """Return what should have been sent long ago, the oldest first."""
+    late = [plan for plan in seen.plans if plan.due_ms and not plan.paused and seen.now_ms - plan.due_ms > late_ms]
+    return sorted(late, key=lambda plan: plan.due_ms)
 
 
 def _stuck(seen: QueueSeen, alive: list[str], stale_ms: float) -> Iterator[Finding]:

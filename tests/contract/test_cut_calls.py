@@ -182,6 +182,20 @@ def buried(scene: Scene) -> None:
     scene.straight.settle("me", [one.settled(DEAD, reason="test") for one in scene.held], results=False)
 
 
+def delayed_turns(scene: Scene) -> None:
+    """Let five messages wait for turns."""
+    scene.hold(5)
+    scene.straight.reserve("t", 5, 1_000_000, 1)
+    scene.straight.settle(
+        "me",
+        [
+            one.settled(RETRY, message=envelope(one.id, paid=True), level=i % 2, delay_ms=HOUR_MS + i * 1000, detail=b"t")
+            for i, one in enumerate(scene.held)
+        ],
+        results=False,
+    )
+
+
 def count(member: int, **what: Any) -> Effects:
     return Effects(counts=[Count("r", "j", str(member), f"held {member}", record(size=1 + member))], **what)
 
@@ -281,6 +295,8 @@ CASES = (
     Case("revoke", b"revoke", asked(lambda b: b.revoke(["a", "b"], 3600)), answers=False),
     Case("revoked", b"ZRANGEBYSCORE", asked(lambda b: b.revoked(0)[1]), lambda s: s.straight.revoke(["a", "b"], 3600)),
     Case("reserve", b"reserve", asked(lambda b: b.reserve("bucket", 3, 1_000_000, 2)), answers=False),
+    Case("recall", b"recall", asked(lambda b: b.recall("q", "t", kept="t|5us")), delayed_turns, answers=False),
+    Case("recall-second", b"recall", asked(lambda b: b.recall("q", "t", kept="t|5us")), delayed_turns, skip=1, answers=False),
     Case("store", b"store", asked(lambda b: b.store([StoredResult("a", record(), "inbox")]), "backend")),
     Case(
         "get",

@@ -26,7 +26,7 @@ from fastq.records import (
     Settlement,
 )
 from fastq.transports.base import TransportOptions
-from fastq.transports.memory import pausing, revocations
+from fastq.transports.memory import pausing, revocations, turns
 from fastq.transports.memory.baton import pass_baton
 from fastq.transports.memory.channels import MemoryWake
 from fastq.transports.memory.effects import carry_out, keep
@@ -93,7 +93,7 @@ class MemoryBroker:
         left, left_bytes, passed_over = fetch.n, FETCH_BYTES, 0
         for queue in queues[turn:] + queues[:turn]:
             memory.promote(queue, now_ms)
-            if left <= 0 or queue.name in memory.paused.queues:
+            if left <= 0 or memory.paused.rests(queue.name):
                 continue
             chosen, last_chance, over = self._take(fetch, queue, left, left_bytes, first=not taken)
             passed_over += over
@@ -110,7 +110,7 @@ class MemoryBroker:
         next_due_ms = 0
         if not taken and fetch.idle and fetch.n > 0:
             for queue in queues:
-                if queue.name in memory.paused.queues:
+                if memory.paused.rests(queue.name):
                     continue  # nobody waits there: so whatever comes wakes nobody
                 due_ms = queue.due_ms()
                 due_ms = 0 if queue.covered(due_ms) else due_ms
@@ -209,7 +209,11 @@ class MemoryBroker:
         if settlement.verdict == RETRY:
             if settlement.message is None:
                 raise ValueError(f"the retry of {settlement.id} has no message")
-            memory.put(queue, settlement.level, now_ms + max(settlement.delay_ms, 0), settlement.message, now_ms)
+            due_ms = now_ms + max(settlement.delay_ms, 0)
+            if settlement.detail:
+                turns.delay(memory, queue, settlement.level, due_ms, settlement.message, now_ms, settlement.detail.decode())
+            else:
+                memory.put(queue, settlement.level, due_ms, settlement.message, now_ms)
         elif settlement.verdict == DEAD:
             key = str(memory.next())
             message = held.message if settlement.message is None else settlement.message
@@ -221,14 +225,12 @@ class MemoryBroker:
             raise ValueError(f"{settlement.verdict} is no verdict")
 
     def reserve(self, bucket: str, n: int, period_us: int, burst: int) -> list[int]:
-        memory = self.store
-        with memory.lock:
-            now_us = memory.now_us()
-            arrival_us = max(now_us, memory.buckets.get(bucket, 0))
-            memory.buckets[bucket] = arrival_us + n * period_us
-        ahead_us = arrival_us - now_us - (max(burst, 1) - 1) * period_us
-        # Rounded up: a turn is never early.
-        return [-(min(-ahead_us - i * period_us, 0) // 1000) for i in range(n)]
+        with self.store.lock:
+            return turns.reserve(self.store, bucket, n, period_us, burst)
+
+    def recall(self, queue: str, limit: str, *, kept: str = "", left: Sequence[str] = (), place: str = "") -> tuple[int, str]:
+        with self.store.lock:
+            return turns.recall(self.store, queue, limit, kept, left), ""
 
     def revoke(self, ids: Sequence[str], expires_s: int, *, signal: str = "") -> int:
         with self.store.lock:
@@ -246,9 +248,14 @@ class MemoryBroker:
         with self.store.lock:
             return pausing.change(self.store, True, queues, tasks)
 
-    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
+    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = (), lost: Sequence[str] = ()) -> Paused:
         with self.store.lock:
             return pausing.change(self.store, False, queues, tasks)
+
+    def unpark(self) -> bool:
+        with self.store.lock:
+            pausing.unpark(self.store)
+        return False
 
     def paused(self) -> Paused:
         with self.store.lock:

@@ -89,10 +89,6 @@ class MemoryInspector:
         with self._store.lock:
             return revocations.sweep(self._store, queue, frozenset(ids), result_expires_s=expires_s, results=results)
 
-    def unpark(self, queue: str, tasks: Iterable[str]) -> int:
-        with self._store.lock:
-            return pausing.unpark(self._store, queue, frozenset(tasks))
-
     def parked(self, queue: str) -> dict[str, int]:
         with self._store.lock:
             return pausing.count(self._store, queue)

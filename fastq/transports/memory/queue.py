@@ -54,6 +54,8 @@ class Queue:
     ready: list[deque[bytes]] = field(default_factory=lambda: [deque() for _ in range(LEVELS)])
     #: heap of (due, sequence, level, message)
     delayed: list[tuple[int, int, int, bytes]] = field(default_factory=list)
+    #: sequence -> bucket for whose turn that delayed message waits; of some too that wait no more
+    turns: dict[int, str] = field(default_factory=dict)
     leases: dict[str, LeaseState] = field(default_factory=dict)
     #: process -> tag -> what it holds, oldest first
     leased: dict[str, dict[str, Held]] = field(default_factory=dict)

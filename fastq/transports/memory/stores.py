@@ -100,6 +100,11 @@ class MemoryStore:
         self._sequence += 1
         return self._sequence
 
+    @property
+    def last(self) -> int:
+        """Return what ``next`` has given last."""
+        return self._sequence
+
     def put(self, queue: Queue, level: int, due_ms: int, message: bytes, now_ms: int) -> None:
         queue.used = True
         if due_ms > now_ms:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fastq.transports.base import Scope, TransportOptions
+from fastq.transports.redis import sockets
 from fastq.transports.redis.backend import RedisBackend
 from fastq.transports.redis.broker import RedisBroker
 from fastq.transports.redis.control import RedisChannel
-from fastq.transports.redis.examining import RedisExaminer
-from fastq.transports.redis.inspector import RedisInspector
-from fastq.transports.redis.timetable import RedisTimetable
+
+if TYPE_CHECKING:
+    from fastq.transports.redis.examining import RedisExaminer
+    from fastq.transports.redis.inspector import RedisInspector
+    from fastq.transports.redis.timetable import RedisTimetable
 
 __all__ = [
     "RedisBackend",
@@ -23,7 +29,16 @@ __all__ = [
     "open_examiner",
     "open_inspector",
     "open_timetable",
+    "preload",
 ]
+
+_LATER = {"RedisExaminer": "examining", "RedisInspector": "inspector", "RedisTimetable": "timetable"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open_broker(url: str, options: TransportOptions) -> RedisBroker:
@@ -35,10 +50,16 @@ def open_backend(url: str, options: TransportOptions) -> RedisBackend:
 
 
 def open_inspector(url: str, options: TransportOptions) -> RedisInspector:
+    # lazy: a worker process needs none
+    from fastq.transports.redis.inspector import RedisInspector
+
     return RedisInspector(url, options)
 
 
 def open_examiner(url: str, options: TransportOptions, scope: Scope) -> RedisExaminer:
+    # lazy: for the doctor
+    from fastq.transports.redis.examining import RedisExaminer
+
     return RedisExaminer(url, options, scope)
 
 
@@ -47,4 +68,13 @@ def open_channel(url: str, options: TransportOptions) -> RedisChannel:
 
 
 def open_timetable(url: str, options: TransportOptions, scope: str) -> RedisTimetable:
+    # lazy: for beat
+    from fastq.transports.redis.timetable import RedisTimetable
+
     return RedisTimetable(url, options, scope)
+
+
+def preload(url: str) -> None:
+    """Import what connections to the URL will need."""
+    scheme, _, rest = url.partition("://")
+    sockets.preload(tls=scheme in ("rediss", "sentinel+tls") or "ssl" in rest)

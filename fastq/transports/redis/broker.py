@@ -11,9 +11,10 @@ from fastq._core import task_id
 from fastq.exceptions import EnvelopeError, Fenced, OperationalError
 from fastq.records import Fetch, Fetched, Lease, Leased, Opening, Paused, Publication, Settled, Settlement
 from fastq.transports.base import REVOKED_MAX, TransportOptions
-from fastq.transports.redis import pausing
+from fastq.transports.redis import pausing, turns
 from fastq.transports.redis.address import parse
 from fastq.transports.redis.channel import RedisWake
+from fastq.transports.redis.clock import ServerClock
 from fastq.transports.redis.connection import Connection
 from fastq.transports.redis.health import check_server
 from fastq.transports.redis.keys import Keys
@@ -44,8 +45,7 @@ class RedisBroker:
         self.keys = Keys(options.prefix)
         self.options = options
         self._connection = Connection(self.address, options, "broker")
-        #: the server's clock minus this machine's, ms; None: never seen
-        self._offset_ms: float | None = None
+        self._clock = ServerClock(self._connection)
         #: queues on which a process was registered as idle by its last fetch there
         self._idle: dict[str, set[str]] = {}
         #: leases entered by this instance, oldest first: from then on they are renewed, never entered again
@@ -59,14 +59,7 @@ class RedisBroker:
         return f"<RedisBroker {self.url}>"
 
     def now_ms(self) -> int:
-        if self._offset_ms is None:
-            sent = time.time()
-            self._see(self._connection.clock_ms(), sent)
-        return int(time.time() * 1000 + (self._offset_ms or 0.0))
-
-    def _see(self, server_ms: int, sent: float) -> None:
-        """Keep the offset of the clocks: the server read its own about half way between sending and now."""
-        self._offset_ms = server_ms - (sent + time.time()) * 500.0
+        return self._clock.now_ms()
 
     # --- publish ---
 
@@ -118,7 +111,7 @@ class RedisBroker:
                         kept = 0
                         replicas.check_published(confirmed)
                 if window:
-                    self._see(replies[len(window) - 1] if replies[len(window) - 1] > 0 else reply, sent)
+                    self._clock.see(replies[len(window) - 1] if replies[len(window) - 1] > 0 else reply, sent)
         except OperationalError as error:
             lost = [publications for _, publications in parts[kept:]]
             raise OperationalError(str(error), task_ids=_ids(lost)) from error.__cause__ or error
@@ -207,7 +200,7 @@ class RedisBroker:
                         self._take_in(fetch, late, leased)
                     break
         now_ms = answers[-1][1][1]
-        self._see(now_ms, sent)
+        self._clock.see(now_ms, sent)
         dues = [answer[2] for _, answer in answers if answer[2]]
         revocations = max([answer[6] for _, answer in answers])
         return Fetched(tuple(leased), now_ms, min(dues, default=0), revocations, answers[-1][1][7])
@@ -247,7 +240,7 @@ class RedisBroker:
             self.keys.revoked,
             self.keys.paused,
             *(fetch.process, fetch.number, min(n, CALL_MESSAGES), int(idle), int(spare)),
-            *(self._last, CALL_BYTES, self.keys.wake_prefix, f"q:{queue}"),
+            *(self._last, CALL_BYTES, self.keys.wake_prefix, pausing.queue_field(queue), pausing.held_field(queue)),
         )
 
     @property
@@ -259,11 +252,10 @@ class RedisBroker:
         return message[:1] == b"\xc1" and len(message) > 1 and 0 < message[1] & 0x7F >= self._last
 
     def reserve(self, bucket: str, n: int, period_us: int, burst: int) -> list[int]:
-        if n <= 0:
-            return []
-        period_us, burst = max(period_us, 1), max(burst, 1)
-        lead_us = self._connection.run(script("reserve"), (self.keys.rate(bucket),), (n, period_us))
-        return [max(0, -(-(lead_us + (turn - burst + 1) * period_us) // 1000)) for turn in range(n)]
+        return turns.reserve(self._connection, self.keys.rate(bucket), n, period_us, burst)
+
+    def recall(self, queue: str, limit: str, *, kept: str = "", left: Sequence[str] = (), place: str = "") -> tuple[int, str]:
+        return turns.recall(self._connection, self.keys, queue, limit, kept, left, place)
 
     # --- revoked tasks ---
 
@@ -301,11 +293,14 @@ class RedisBroker:
     def pause(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
         return pausing.change(self._connection, self.keys, True, queues, tasks)
 
-    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
-        return pausing.change(self._connection, self.keys, False, queues, tasks)
+    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = (), lost: Sequence[str] = ()) -> Paused:
+        return pausing.change(self._connection, self.keys, False, queues, tasks, lost)
+
+    def unpark(self) -> bool:
+        return pausing.unpark(self._connection, self.keys)
 
     def paused(self) -> Paused:
-        return pausing.read(self._connection.call([("HGETALL", self.keys.paused)])[0])
+        return pausing.look(self._connection, self.keys)
 
     def wake(self, process: str) -> RedisWake:
         # Half-open connections come together: the next call would wait for its answer as long as the PING has.
@@ -333,7 +328,7 @@ class RedisBroker:
             )
         sent = time.time()
         replies = self._connection.call(commands)
-        self._see(replies[-1][0], sent)
+        self._clock.see(replies[-1][0], sent)
         self._entered.update(((queue, process), None) for queue in queues for process in processes)
         while len(self._entered) > max(ENTERED, len(queues) * len(processes)):
             del self._entered[next(iter(self._entered))]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from fastq.exceptions import OperationalError
 from fastq.records import Paused
 from fastq.transports.base import Finding, Scope, TransportOptions
-from fastq.transports.judging import counted, judge_pauses
+from fastq.transports.judging import TimetableSeen, counted, judge_pauses, judge_timetable
 from fastq.transports.redis import health, pausing, verdicts
 from fastq.transports.redis.address import parse
 from fastq.transports.redis.broker import RedisBroker
@@ -16,6 +17,7 @@ from fastq.transports.redis.keys import Keys
 from fastq.transports.redis.leftovers import Mender, ownerless, unreferenced
 from fastq.transports.redis.queue_look import findings, look, worth_another_look
 from fastq.transports.redis.scan import Scan
+from fastq.transports.redis.timetable import RedisTimetable
 
 __all__ = ["RedisExaminer"]
 
@@ -85,10 +87,12 @@ class RedisExaminer:
             usable = [queue for queue in self.queues if queue not in scan.unusable]
             paused, now_ms = self._paused(connection)
             for queue in usable:
-                yield from self._queue(queue, queue in declared, queue in paused.queues, mender)
+                yield from self._queue(queue, queue in declared, paused.rests(queue), mender)
             parked = {queue: counts for queue in usable if (counts := pausing.count(connection, self._keys.queue(queue)))}
             yield from judge_pauses(paused, parked, now_ms)
             yield from self._ownerless(scan, mender)
+            for timetable in sorted(scan.timetables):
+                yield from self._timetable(timetable)
 
     def _paused(self, connection: Connection) -> tuple[Paused, int]:
         """Return what is paused, and the server's time (ms)."""
@@ -113,6 +117,24 @@ class RedisExaminer:
         if any(map(worth_another_look, first)):
             mender.queues.append(queue)
         yield from first
+
+    def _timetable(self, name: str) -> Iterator[Finding]:
+        """Judge a timetable, unless it has more entries than may be looked at, or keys of another type: that has been told."""
+        states = self._keys.timetable(name, "states")
+        if self._connection.call([("HLEN", states)])[0] > self._scope.limit:
+            text = f"it has more than {self._scope.limit:,} entries, too many to see whether each is sent"
+            yield Finding("note", "limit-reached", states, text, "raise --limit to see all")
+            return
+        with contextlib.closing(RedisTimetable(self._url, self._options, name)) as timetable:
+
+            def look() -> TimetableSeen:
+                return TimetableSeen(timetable.entries().plans, timetable.leader(), timetable.now_ms())
+
+            try:
+                found = list(judge_timetable(name, self._scope, look))
+            except (OperationalError, ValueError):
+                return
+            yield from found
 
     def _ownerless(self, scan: Scan, mender: Mender) -> Iterator[Finding]:
         """Report hashes of leased messages without a lease, and joins that no message mentions."""

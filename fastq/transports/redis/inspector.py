@@ -97,9 +97,6 @@ class RedisInspector:
     def revoke_waiting(self, queue: str, ids: Iterable[str], *, results: bool = True, most: int = 100_000) -> Swept:
         return Sweep(self._connection, self.keys, self._broker, queue, results=results, most=most).run(ids)
 
-    def unpark(self, queue: str, tasks: Iterable[str]) -> int:
-        return pausing.unpark(self._connection, self.keys.queue(queue), self.keys.wake_prefix, frozenset(tasks))
-
     def parked(self, queue: str) -> dict[str, int]:
         return pausing.count(self._connection, self.keys.queue(queue))
 

@@ -4,7 +4,8 @@ With the default prefix, for a queue ``default`` (the braces make one slot of a 
 
     fastq:{default}:ready:<level>       list    messages to be taken, oldest first; levels 0 to 9
     fastq:{default}:levels              set     levels above 0 whose list is not empty
-    fastq:{default}:delayed             zset    level, nonce and message -> due at (ms)
+    fastq:{default}:delayed             zset    level, nonce and message -> due at (ms); what waits for a turn of a rate limit has
+                                                the name of the bucket in its nonce
     fastq:{default}:leased:<process>    hash    delivery tag -> message; ``#`` -> number of the last fetch call
     fastq:{default}:leases              zset    process -> last renewal (ms), 0: condemned
     fastq:{default}:idle                zset    process -> when it wakes up by itself (ms)
@@ -16,7 +17,9 @@ With the default prefix, for a queue ``default`` (the braces make one slot of a 
     fastq:result:<id>                   string  result record of any other id (expires)
     fastq:revoked                       zset    task id -> number of its revocation (expires)
     fastq:terminated                    zset    signal and task id, of revocations that end what runs -> number (expires)
-    fastq:paused                        hash    q:<queue> and t:<task name> -> paused since (ms); # -> number of the last change
+    fastq:paused                        hash    q:<queue> and t:<task name> -> paused since (ms); # -> number of the last change;
+                                                p:<queue>: something is parked there; while it is put back r:<task name> -> since
+                                                when (ms), h:<queue> -> where the next step begins
     fastq:rate:<bucket>                 string  when the bucket's turns taken so far are used up, us (expires then)
     fastq:nodes                         hash    node -> when it has said so (ms), and what it says of itself (expires)
     fastq:nodes:until                   zset    node -> when its record expires (ms) (expires)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastq import _core
@@ -13,7 +13,7 @@ from fastq.transports.redis.connection import Connection
 from fastq.transports.redis.keys import Keys, QueueKeys
 from fastq.transports.redis.scripts import script
 
-__all__ = ["change", "count", "queue_field", "read", "task_field", "unpark"]
+__all__ = ["change", "count", "held_field", "look", "parked_field", "queue_field", "read", "task_field", "unpark"]
 
 #: parked messages looked at in one step
 STEP = 500
@@ -27,31 +27,48 @@ def task_field(task: str) -> str:
     return f"t:{task}"
 
 
+def held_field(queue: str) -> str:
+    return f"h:{queue}"
+
+
+def parked_field(queue: str) -> str:
+    return f"p:{queue}"
+
+
 def read(reply: Sequence[bytes]) -> Paused:
     """Read the fields of the hash."""
-    fields = {name.decode(): int(value) for name, value in zip(reply[0::2], reply[1::2], strict=True)}
-    return Paused(
-        fields.pop("#", 0),
-        {name[2:]: since for name, since in fields.items() if name.startswith("q:")},
-        {name[2:]: since for name, since in fields.items() if name.startswith("t:")},
-    )
+    fields = {name.decode(): value for name, value in zip(reply[0::2], reply[1::2], strict=True)}
+
+    def times(kind: str) -> dict[str, int]:
+        return {name[2:]: int(value) for name, value in fields.items() if name.startswith(kind)}
+
+    held = frozenset(name[2:] for name in fields if name.startswith("h:"))
+    return Paused(int(fields.get("#", 0)), times("q:"), times("t:"), times("r:"), held)
 
 
-def change(connection: Connection, keys: Keys, pausing: bool, queues: Sequence[str], tasks: Sequence[str]) -> Paused:
+def look(connection: Connection, keys: Keys) -> Paused:
+    """Return what is paused."""
+    return read(connection.call([("HGETALL", keys.paused)])[0])
+
+
+def change(
+    connection: Connection, keys: Keys, pausing: bool, queues: Sequence[str], tasks: Sequence[str], lost: Sequence[str] = ()
+) -> Paused:
     """Pause or resume."""
     of_queues = [key for queue in queues for key in (keys.queue(queue).idle, keys.queue(queue).leases)]
-    fields = [*map(queue_field, queues), *map(task_field, tasks)]
+    fields = [*map(queue_field, queues), *map(task_field, tasks), *map(parked_field, lost)]
     return read(connection.run(script("pause"), (keys.paused, *of_queues), (int(pausing), keys.wake_prefix, *fields)))
 
 
-def unpark(connection: Connection, keys: QueueKeys, wake_prefix: str, tasks: Collection[str]) -> int:
-    """Put back what is parked of these names; the newest first, so that the oldest ends at the head."""
-    moved = 0
-    for members in _parked(connection, keys):
-        mine = [member for member in members if _name(member) in tasks]
-        if mine:
-            moved += connection.run(script("unpark"), (keys.delayed, keys.idle, keys.levels, *keys.ready), (wake_prefix, *mine))
-    return moved
+def unpark(connection: Connection, keys: Keys) -> bool:
+    """Take one step in each held queue."""
+    held = look(connection, keys).held
+    commands = []
+    for queue in sorted(held):
+        at = keys.queue(queue)
+        own = (keys.paused, at.delayed, at.idle, at.leases, at.levels, *at.ready)
+        commands.append((script("unpark"), len(own), *own, keys.wake_prefix, held_field(queue), STEP))
+    return any(connection.call(commands)) if commands else False
 
 
 def count(connection: Connection, keys: QueueKeys) -> dict[str, int]:

@@ -41,6 +41,8 @@ class Scan:
         #: under the prefix
         self.looked = 0
         self.queues: set[str] = set()
+        #: those with entries
+        self.timetables: set[str] = set()
         #: queues of which a key has the wrong type: nothing more is asked about them
         self.unusable: set[str] = set()
         #: (queue, process) of each hash of leased messages
@@ -113,7 +115,9 @@ class Scan:
                 f"this key is a {type}, and fastq keeps a {at.of.type} there: each call that meets it fails, and changes nothing",
                 "another program uses the same names: give this application another key_prefix, or remove the key",
             )
-        if at.kind == "leased":
+        if at.kind == "timetable:states":
+            self.timetables.add(at.owner)
+        elif at.kind == "leased":
             self.holders.append((at.queue, at.owner))
         elif at.kind == "join" and ttl_ms == -1 and len(self.joins) < JOINS:
             self.joins.append((at.queue, at.owner))

@@ -6,11 +6,14 @@ import functools
 import hashlib
 import re
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 
 __all__ = ["Script", "names", "script"]
 
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
+
+#: not importlib.resources: the compiled core is never in an archive, and that costs half a MiB
+_FOLDER = Path(__file__).with_name("lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,13 @@ def script(name: str) -> Script:
 
 def names() -> list[str]:
     """Return the verbs that have a script."""
-    files = [entry.name for entry in (resources.files(__package__) / "lua").iterdir()]
+    files = [entry.name for entry in _FOLDER.iterdir()]
     return sorted(name.removesuffix(".lua") for name in files if name.endswith(".lua") and not name.startswith("_"))
 
 
 def _assemble(file: str, included: set[str]) -> str:
     """Return a file's text, each snippet put in once, where it is first asked for."""
-    source = (resources.files(__package__) / "lua" / f"{file}.lua").read_text("utf-8")
+    source = (_FOLDER / f"{file}.lua").read_text("utf-8")
 
     def replace(match: re.Match[str]) -> str:
         snippet = match[1]

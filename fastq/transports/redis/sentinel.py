@@ -187,6 +187,10 @@ def _answers(raw: RawConnection, *commands: tuple[str, ...]) -> list[Any]:
     return [raw.read_response() for _ in commands]
 
 
+#: codes of refusals, as answers begin with them
+_NO_LOGIN = ("noauth", "noperm", "wrongpass")
+
+
 def _reason(error: Exception) -> str:
     """Say why a sentinel was of no use."""
     text = str(error).rstrip(".") or type(error).__name__
@@ -194,7 +198,7 @@ def _reason(error: Exception) -> str:
     if "unknown command" in lower and "sentinel" in lower:
         return "is a Redis server and no sentinel (their port is usually 26379)"
     kind = type(error).__name__
-    if kind in ("AuthenticationError", "AuthorizationError", "NoPermissionError") or "noauth" in lower:
+    if kind in ("LoginError", "AuthenticationError", "AuthorizationError", "NoPermissionError") or lower.startswith(_NO_LOGIN):
         return f"refused the login ({text}): give the sentinels' own sentinel_password in the URL"
     return f"did not answer ({text})"
 

@@ -13,8 +13,9 @@ from fastq.transports.redis.effects import EffectWords, measure
 from fastq.transports.redis.keys import Keys, checked_level
 from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
 from fastq.transports.redis.packing import notice
-from fastq.transports.redis.pausing import task_field
+from fastq.transports.redis.pausing import parked_field, task_field
 from fastq.transports.redis.scripts import script
+from fastq.transports.redis.turns import remembered
 
 __all__ = ["INBOX_RECORD", "SettleCalls", "Ttl"]
 
@@ -83,7 +84,7 @@ class SettleCalls:
             15,
             *(keys.leased(process), keys.idle, keys.levels, keys.delayed, self._keys.paused),
             *keys.ready,
-            *(self._keys.wake_prefix, os.urandom(6).hex()),
+            *(self._keys.wake_prefix, os.urandom(6).hex(), parked_field(queue)),
             *[word for settlement in parked for word in (settlement.tag, task_field(settlement.reason))],
         )
         return command, parked
@@ -117,6 +118,7 @@ class SettleCalls:
             if settlement.message is None:
                 raise ValueError(f"settlement {settlement.tag} of task {settlement.id}: RETRY without a message")
             tail += (checked_level(settlement.level), max(settlement.delay_ms, 0), settlement.message)
+            tail.append(remembered(settlement.detail))
         for settlement in dead:
             tail += (self._head(settlement), settlement.message or b"")
         result_keys: list[str] = []

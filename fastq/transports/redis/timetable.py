@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastq.exceptions import OperationalError
 from fastq.transports.base import TransportOptions
 from fastq.transports.redis.address import parse
 from fastq.transports.redis.channel import RedisWake
+from fastq.transports.redis.clock import ServerClock
 from fastq.transports.redis.connection import Connection
 from fastq.transports.redis.keys import Keys, checked_level
 from fastq.transports.redis.limits import CALL_BYTES, CALL_MESSAGES
@@ -24,8 +25,6 @@ __all__ = ["RedisTimetable"]
 REMOVED = 1_000
 #: edits of one call
 EDITS = 200
-#: a clock that goes wrong by a second in this many is taken for granted
-DRIFT = 1_000
 
 
 class RedisTimetable:
@@ -40,36 +39,20 @@ class RedisTimetable:
             self.keys.timetable(scope, part) for part in ("entries", "states", "edits", "leader", "notice")
         )
         self._heard = RedisWake(self.address, options, self._notice)
-        self._listens = False
-        #: the server's clock minus this machine's, ms; None: never seen
-        self._offset_ms: float | None = None
-        #: by how much that may be wrong, s, and when it was seen
-        self._doubt_s = 0.0
-        self._seen_at = 0.0
+        #: the descriptor of its connection, None: it does not listen yet, or not any more
+        self._listens: int | None = None
+        self._clock = ServerClock(self._connection)
 
     def __repr__(self) -> str:
         return f"<RedisTimetable {self.url}>"
 
     def now_ms(self) -> int:
-        if self._offset_ms is None:
-            self._connect()
-        return int(time.time() * 1000 + (self._offset_ms or 0.0))
+        return self._clock.now_ms()
 
     def _connect(self) -> None:
         """Open the connection apart from what is asked then: connecting takes long, and nothing is learned of the clocks by it."""
         if not self._connection.is_open:
-            self._connection.clock_ms()
-            self._offset_ms = None
-            sent = time.time()
-            self._see(self._connection.clock_ms(), sent)
-
-    def _see(self, server_ms: int, sent: float) -> None:
-        """Learn the offset of the clocks, unless this answer took so much longer than an earlier one that it tells less."""
-        now = time.time()
-        doubt_s = (now - sent) / 2
-        if self._offset_ms is None or not 0 <= now - self._seen_at < (doubt_s - self._doubt_s) * DRIFT:
-            self._offset_ms = server_ms - (sent + now) * 500.0
-            self._doubt_s, self._seen_at = doubt_s, now
+            self._clock.ask()
 
     # --- entries ---
 
@@ -106,37 +89,45 @@ class RedisTimetable:
 
     def fire(self, by: str, ticks: Sequence[Tick]) -> list[bool]:
         fired: list[bool] = []
-        for batch in _batches(ticks):
+        while len(fired) < len(ticks):
+            command = self._command(by, ticks[len(fired) :] if fired else ticks)
             sent = time.time()
-            reply = self._connection.call([self._command(by, batch)])[0]
-            self._see(reply[0], sent)
-            fired += [bool(one) for one in reply[1:]]
+            now_ms, *done = self._connection.call((command,))[0]
+            self._clock.see(now_ms, sent)
+            fired += map(bool, done)
         return fired
 
     def _command(self, by: str, ticks: Sequence[Tick]) -> tuple[Any, ...]:
+        """Return the call that fires the first of the ticks, as many as a call of bounded size takes."""
         queues: dict[str, int] = {}
-        touched: list[set[str]] = []
+        #: (queue, level, delayed) -> number of the queue
+        lists: dict[tuple[str, int, bool], int] = {}
         words: list[Any] = []
-        delayed = False
-        for tick in ticks:
-            words += (tick.name, tick.edit, tick.due_ms, tick.next_due_ms, len(tick.publications))
-            for one in tick.publications:
-                level = checked_level(one.level)
-                queue = queues.setdefault(one.queue, len(queues))
-                if queue == len(touched):
-                    touched.append(set())
-                late = bool(one.due_ms) or one.delay_ms > 0
-                delayed = delayed or late
-                touched[queue].add("d" if late else str(level))
-                delay_ms = one.delay_ms if late and not one.due_ms else ""
-                words += (queue, level, delay_ms, one.due_ms, one.message)
+        messages = size = 0
+        for name, edit, due_ms, next_due_ms, publications in ticks:
+            if messages >= CALL_MESSAGES or size >= CALL_BYTES:
+                break
+            messages += 1
+            words += (name, edit, due_ms, next_due_ms, len(publications))
+            for queue, message, level, delay_ms, at_ms in publications:
+                delayed = at_ms > 0 or delay_ms > 0
+                number = lists.get((queue, level, delayed))
+                if number is None:
+                    number = lists[queue, checked_level(level), delayed] = queues.setdefault(queue, len(queues))
+                words += (number, level, delay_ms if delayed and not at_ms else "", at_ms, message)
+                messages += 1
+                size += len(message)
         keys = [self._states]
-        for name in queues:
-            queue_keys = self.keys.queue(name)
-            keys += (queue_keys.idle, queue_keys.levels, queue_keys.delayed, *queue_keys.ready)
-        nonce = os.urandom(6).hex() if delayed else ""
-        head = (by, self.keys.wake_prefix, nonce, len(queues), *["".join(sorted(one)) for one in touched])
-        return (script("tick"), len(keys), *keys, *head, *words)
+        touched = [""] * len(queues)
+        nonce = ""
+        for (queue, level, delayed), number in lists.items():
+            if not touched[number]:
+                queue_keys = self.keys.queue(queue)
+                keys += (queue_keys.idle, queue_keys.levels, queue_keys.delayed, *queue_keys.ready)
+            touched[number] += "d" if delayed else str(level)
+            if delayed and not nonce:
+                nonce = os.urandom(6).hex()
+        return (script("tick"), len(keys), *keys, by, self.keys.wake_prefix, nonce, len(queues), *touched, *words)
 
     # --- the lead ---
 
@@ -146,7 +137,7 @@ class RedisTimetable:
         leader, taken, left_ms, version, now_ms = self._connection.run(
             script("lead"), (self._leader, self._edits), (name, max(lease_ms, 1))
         )
-        self._see(now_ms, sent)
+        self._clock.see(now_ms, sent)
         who = leader.decode()
         return Lead(who == name, bool(taken), max(left_ms, 0), int(version), now_ms, who)
 
@@ -159,21 +150,20 @@ class RedisTimetable:
 
     def wait(self, timeout_s: float, interrupt: int) -> bool:
         """The first call, and the first after a lost connection, only subscribes: what was said before was not heard."""
-        if not self._listens:
+        if self._listens is None:
             self._heard.open()
-            self._listens = True
+            self._listens = self._heard.fileno()
             return True
         try:
             # `drain` takes in all that has come, so nothing waits in a buffer where select() does not see it
-            descriptor = self._heard.fileno()
-            readable, _, _ = select.select([descriptor, interrupt], [], [], max(timeout_s, 0.0))
-            return descriptor in readable and self._heard.drain()
+            readable, _, _ = select.select((self._listens, interrupt), (), (), max(timeout_s, 0.0))
+            return self._listens in readable and self._heard.drain()
         except OperationalError:
-            self._listens = False
+            self._listens = None
             raise
 
     def close(self) -> None:
-        self._listens = False
+        self._listens = None
         self._heard.close()
         self._connection.close()
 
@@ -185,17 +175,3 @@ def _planned(name: bytes, definition: bytes | None, state: bytes) -> Planned:
 
 def _or_empty(number: int | None) -> int | str:
     return "" if number is None else number
-
-
-def _batches(ticks: Sequence[Tick]) -> Iterator[Sequence[Tick]]:
-    """Split into calls of bounded size; a tick with more than that travels alone."""
-    start = messages = size = 0
-    for at, tick in enumerate(ticks):
-        count, length = 1 + len(tick.publications), sum([len(one.message) for one in tick.publications])
-        if at > start and (messages + count > CALL_MESSAGES or size + length > CALL_BYTES):
-            yield ticks[start:at]
-            start, messages, size = at, 0, 0
-        messages += count
-        size += length
-    if start < len(ticks):
-        yield ticks[start:]

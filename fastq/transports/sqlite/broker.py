@@ -11,7 +11,7 @@ from functools import partial
 from fastq.exceptions import Fenced
 from fastq.records import Fetch, Fetched, Lease, Leased, Opening, Paused, Publication, Settled, Settlement
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import baton, buckets, joins, leases, pausing, places, revocations, settling, sweep
+from fastq.transports.sqlite import baton, joins, leases, pausing, places, revocations, settling, sweep, turns
 from fastq.transports.sqlite.channels import SQLiteWake
 from fastq.transports.sqlite.connection import Connection
 from fastq.transports.sqlite.mail import Post
@@ -133,7 +133,7 @@ class SQLiteBroker:
         paused = pausing.read(sql)
         for queue in queues[turn:] + queues[:turn]:
             places.promote(sql, queue, now_ms)
-            if left <= 0 or names[queue] in paused.queues:
+            if left <= 0 or paused.rests(names[queue]):
                 continue
             pick = self._pick(sql, fetch, queue, left, left_bytes, first=not taken)
             skipped += pick.skipped
@@ -146,7 +146,7 @@ class SQLiteBroker:
         next_due_ms = 0
         if not taken and fetch.idle and fetch.n > 0:
             # nobody waits for a paused queue: so whatever comes there wakes nobody
-            waited = [queue for queue in queues if names[queue] not in paused.queues]
+            waited = [queue for queue in queues if not paused.rests(names[queue])]
             next_due_ms = baton.enter(sql, process, waited, no_last_chance=fetch.no_last_chance)
         fetched = Fetched(tuple(taken), now_ms, next_due_ms, revocations.last(sql), paused.number)
         return Look(fetched, queues, only_last_chances=skipped > 0 and not taken)
@@ -222,7 +222,15 @@ class SQLiteBroker:
 
     def reserve(self, bucket: str, n: int, period_us: int, burst: int) -> list[int]:
         with self._database as sql:
-            return buckets.reserve(sql, bucket, n, period_us, burst, time.time_ns() // 1000)
+            return turns.reserve(sql, bucket, n, period_us, burst, time.time_ns() // 1000)
+
+    def recall(self, queue: str, limit: str, *, kept: str = "", left: Sequence[str] = (), place: str = "") -> tuple[int, str]:
+        with self._database as sql:
+            no = self._queue(sql, queue)
+            recalled, place = turns.recall(sql, no, limit, kept, left, place)
+            wakes = self._choose(sql, [no], self.now_ms()) if recalled else []
+        self._wake(wakes, [no])
+        return recalled, place
 
     # --- revoked tasks ---
 
@@ -248,14 +256,26 @@ class SQLiteBroker:
             sql.executemany("DELETE FROM idle WHERE queue = ?", [(number,) for number in numbers])
             return pausing.change(sql, True, queues, tasks, time.time_ns() // 1000)
 
-    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = ()) -> Paused:
+    def resume(self, *, queues: Sequence[str] = (), tasks: Sequence[str] = (), lost: Sequence[str] = ()) -> Paused:
         with self._database as sql:
             paused = pausing.change(sql, False, queues, tasks, time.time_ns() // 1000)
             woken = pausing.holders(sql, [self._queue(sql, name) for name in queues])
-        for process in woken:
-            # who is gone has nothing to take
-            self._post.wake(self._database.identity, process)
+        self._tell(woken)
         return paused
+
+    def unpark(self) -> bool:
+        # nearly always this is all, and needs no turn at writing
+        if not self._database.read(pausing.ANYTHING_RESUMING):
+            return False
+        with self._database as sql:
+            more, woken = pausing.unpark(sql)
+        self._tell(woken)
+        return more
+
+    def _tell(self, processes: Iterable[str]) -> None:
+        """Wake processes that wait for a queue to go on; who is gone has nothing to take."""
+        for process in processes:
+            self._post.wake(self._database.identity, process)
 
     def paused(self) -> Paused:
         with self._database as sql:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from fastq import patience
 from fastq.exceptions import ImproperlyConfigured, OperationalError
 from fastq.transports.sqlite import schema
 from fastq.transports.sqlite.errors import busy, explain
@@ -61,6 +62,8 @@ class Connection:
         self.identity = ""
         self._synchronous = target.synchronous
         self._timeout_s = timeout_s
+        #: how long the last step could wait for others: less where its caller was in a hurry
+        self._waits_s = timeout_s
         self._sql: sqlite3.Connection | None = None
         self._writing = False
         #: a transaction has been committed: what fails from now on was in order once
@@ -113,7 +116,7 @@ class Connection:
             self.lock.release()
         if isinstance(error, sqlite3.Error):
             # A file that may be read only is opened like any other, and is a wrong setting all the same.
-            raise explain(error, self.path, self._timeout_s, worked=self._wrote) from error
+            raise explain(error, self.path, self._waits_s, worked=self._wrote) from error
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return the rows of one query outside of any transaction."""
@@ -122,7 +125,7 @@ class Connection:
                 sql = self.opened()
                 return self._patiently(lambda: sql.execute(statement, values).fetchall())
             except sqlite3.Error as error:
-                raise explain(error, self.path, self._timeout_s, worked=self.file is not None) from error
+                raise explain(error, self.path, self._waits_s, worked=self.file is not None) from error
 
     def data_version(self) -> int:
         """Return a number that changes when another connection has committed (2 us)."""
@@ -185,7 +188,8 @@ class Connection:
             schema.create(sql, self.path)
 
     def _patiently(self, step: Callable[[], T]) -> T:
-        deadline = time.monotonic() + self._timeout_s
+        self._waits_s = round(patience.limit_s(self._timeout_s), 1)
+        deadline = time.monotonic() + self._waits_s
         wait_s = FIRST_WAIT_S
         while True:
             try:

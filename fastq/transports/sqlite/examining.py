@@ -7,14 +7,25 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from fastq.transports.base import Finding, Scope, TransportOptions
-from fastq.transports.judging import DELIVERIES, PROCESSES, QueueSeen, judge, judge_pauses, sent_ms
+from fastq.transports.judging import (
+    DELIVERIES,
+    PROCESSES,
+    QueueSeen,
+    TimetableSeen,
+    judge,
+    judge_pauses,
+    judge_timetable,
+    sent_ms,
+)
 from fastq.transports.sqlite import pausing, schema
 from fastq.transports.sqlite.errors import code
 from fastq.transports.sqlite.file_health import file_findings
 from fastq.transports.sqlite.mending import LEFTOVERS, mend
 from fastq.transports.sqlite.schema import bounds
+from fastq.transports.sqlite.timetable import COLUMNS, planned
 from fastq.transports.sqlite.url import Target
 
 __all__ = ["SQLiteExaminer"]
@@ -105,6 +116,7 @@ class SQLiteExaminer:
         if self._scope.messages:
             yield from self._queues(sql)
             yield from self._leftovers(sql)
+            yield from self._timetables(sql)
             self._mendable = True
 
     def _file(self, sql: sqlite3.Connection) -> Iterator[Finding]:
@@ -160,9 +172,23 @@ class SQLiteExaminer:
         for queue in self.queues:
             seen = self._look(sql, queue, numbers.get(queue, 0))
             self.looked += seen.ready + seen.delayed + sum(seen.holds.values()) + seen.dead
-            yield from judge(seen, self._options, declared=queue in declared, paused=queue in paused.queues)
+            yield from judge(seen, self._options, declared=queue in declared, paused=paused.rests(queue))
         parked = {queue: counts for queue in self.queues if (counts := pausing.count(sql, numbers.get(queue, 0)))}
         yield from judge_pauses(paused, parked, time.time_ns() // 1_000_000)
+
+    def _timetables(self, sql: sqlite3.Connection) -> Iterator[Finding]:
+        for (name,) in sql.execute("SELECT DISTINCT scope FROM timetable ORDER BY scope").fetchall():
+            yield from judge_timetable(name, self._scope, partial(self._timetable, sql, name))
+
+    def _timetable(self, sql: sqlite3.Connection, name: str) -> TimetableSeen:
+        now_ms = time.time_ns() // 1_000_000
+        # in the order of time: what is overdue comes first, where there are more than may be looked at
+        rows = sql.execute(
+            f"SELECT {COLUMNS} FROM timetable WHERE scope = ? AND definition IS NOT NULL ORDER BY due_ms LIMIT ?",
+            (name, self._scope.limit),
+        ).fetchall()
+        leads = sql.execute("SELECT name FROM leaders WHERE scope = ? AND until_ms > ?", (name, now_ms)).fetchone()
+        return TimetableSeen([planned(row) for row in rows], leads[0] if leads else "", now_ms)
 
     def _look(self, sql: sqlite3.Connection, queue: str, no: int) -> QueueSeen:
         low, high = bounds(no)

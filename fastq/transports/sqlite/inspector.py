@@ -83,16 +83,6 @@ class SQLiteInspector:
         writer = self._results if results else None
         return revocations.Sweep(self._database, self._post, self._no(queue), writer, most).run(ids)
 
-    def unpark(self, queue: str, tasks: Iterable[str]) -> int:
-        no, names, below, moved = self._no(queue), frozenset(tasks), pausing.ABOVE, 0
-        while below:
-            with self._database as sql:
-                step, below = pausing.unpark(sql, no, names, below)
-                wakes = baton.choose(sql, [no], time.time_ns() // 1_000_000) if step else []
-            self._wake(wakes)
-            moved += step
-        return moved
-
     def parked(self, queue: str) -> dict[str, int]:
         with self._database as sql:
             return pausing.count(sql, self._no(queue))

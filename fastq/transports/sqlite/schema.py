@@ -3,7 +3,7 @@
     queues     every queue name ever used, and how far its places have been given out
     ready      messages to be fetched, in order of ``key``
     leased     messages that a process holds, under the key they had when they were fetched: that key is the delivery tag
-    delayed    messages that are not due yet
+    delayed    messages that are not due yet; ``turn``: the bucket of the rate limit for whose turn one waits
     leases     which process is alive on which queue
     idle       processes that wait for a wake
     producers  the last publish call of each producer
@@ -15,7 +15,7 @@
     buckets    when the next turn of a rate limit is
     revoked    ids of tasks that must not start
     terminated signals that end what runs of them
-    paused     queues and task names that are paused, each with the number of the last change
+    paused     queues and task names that are paused, or being put back, with the number of the last change
     ears       sockets that hear what is said to all nodes (topic "") or to one who has asked
     letters    what was said, until its ear has taken it
     nodes      what nodes say of themselves
@@ -170,6 +170,10 @@ STEPS = (
     ) WITHOUT ROWID;
     CREATE INDEX timetable_edit ON timetable (scope, edit);
     CREATE TABLE leaders (scope TEXT PRIMARY KEY, name TEXT NOT NULL, until_ms INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE delayed ADD COLUMN turn TEXT;
+    CREATE INDEX delayed_turn ON delayed (queue, due_ms, turn) WHERE turn IS NOT NULL;
     """,
 )
 #: of the tables; a newer one is refused, an older one is brought up to this in ``create``

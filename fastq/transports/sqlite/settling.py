@@ -79,7 +79,7 @@ def _move(sql: sqlite3.Connection, settlements: Sequence[Settlement], now_ms: in
     # an empty table nearly always; a task name is looked for here so that what is not paused any more is not parked for ever
     paused = pausing.read(sql).tasks
     retried: dict[int, list[tuple[int, bytes]]] = {}
-    delayed: list[tuple[int, int, int, bytes]] = []
+    delayed: list[tuple[int, int, int, bytes, str | None]] = []
     letters: list[tuple[int, int, int, str, bytes | None, bytes]] = []
     leased_letters: list[tuple[int, int, int, str, bytes | None, int]] = []
     graves: set[int] = set()
@@ -96,7 +96,8 @@ def _move(sql: sqlite3.Connection, settlements: Sequence[Settlement], now_ms: in
             if message is None:
                 raise ValueError(f"the retry of {settlement.id} has no message")
             if settlement.delay_ms > 0:
-                delayed.append((queue, now_ms + settlement.delay_ms, settlement.level, message))
+                turn = settlement.detail.decode() if settlement.detail else None
+                delayed.append((queue, now_ms + settlement.delay_ms, settlement.level, message, turn))
             else:
                 retried.setdefault(queue, []).append((settlement.level, message))
             touched.add(queue)
@@ -115,7 +116,7 @@ def _move(sql: sqlite3.Connection, settlements: Sequence[Settlement], now_ms: in
     for queue, messages in retried.items():
         places.append(sql, queue, messages)
     if delayed:
-        sql.executemany("INSERT INTO delayed (queue, due_ms, level, message) VALUES (?, ?, ?, ?)", delayed)
+        sql.executemany("INSERT INTO delayed (queue, due_ms, level, message, turn) VALUES (?, ?, ?, ?, ?)", delayed)
     if graves:
         dead.bury(sql, letters)
         dead.bury_leased(sql, leased_letters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from fastq.transports.base import TransportOptions
-from fastq.transports.sqlite import buckets, dead, joins, results, revocations
+from fastq.transports.sqlite import dead, joins, results, revocations, turns
 
 __all__ = ["sweep"]
 
@@ -23,7 +23,7 @@ def sweep(sql: sqlite3.Connection, now_ms: int, options: TransportOptions) -> No
     """Drop what nobody can ask for any more."""
     results.expire(sql, now_ms, MOST)
     joins.expire(sql, now_ms, MOST)
-    buckets.expire(sql, now_ms * 1000, MOST)
+    turns.expire(sql, now_ms * 1000, MOST)
     revocations.expire(sql, now_ms, MOST)
     sql.execute("DELETE FROM producers WHERE seen_ms < ?", (now_ms - PRODUCER_MS,))
     sql.execute("DELETE FROM leases WHERE gone_ms BETWEEN 1 AND ?", (now_ms - TOMBSTONE_MS,))

@@ -15,7 +15,7 @@ from fastq.transports.sqlite.mail import Post
 from fastq.transports.sqlite.url import Target
 from fastq.transports.timetable import Edit, Lead, Listing, Planned, Tick
 
-__all__ = ["SQLiteTimetable"]
+__all__ = ["COLUMNS", "SQLiteTimetable", "planned"]
 
 #: names of removed entries that are remembered
 REMOVED = 1_000
@@ -54,12 +54,12 @@ class SQLiteTimetable:
             ).fetchone()
             version = self._last_edit(sql)
         removed = [row[0] for row in rows if row[1] is None] if since else []
-        return Listing(version, total, [_planned(row) for row in rows if row[1] is not None], removed)
+        return Listing(version, total, [planned(row) for row in rows if row[1] is not None], removed)
 
     def get(self, names: Sequence[str]) -> list[Planned | None]:
         query = f"SELECT {COLUMNS} FROM timetable WHERE scope = ? AND name = ? AND definition IS NOT NULL"
         found = [self._database.read(query, (self._scope, name)) for name in names]
-        return [_planned(rows[0]) if rows else None for rows in found]
+        return [planned(rows[0]) if rows else None for rows in found]
 
     def edit(self, edits: Sequence[Edit]) -> list[int]:
         numbers: list[int] = []
@@ -68,16 +68,16 @@ class SQLiteTimetable:
                 number = max(self.now_ms(), self._last_edit(sql) + 1)
                 numbers += [self._edit(sql, edit, number) for edit in edits[start : start + STEP]]
                 sql.execute(
-                    "DELETE FROM timetable WHERE scope = ?1 AND definition IS NULL AND edit < (SELECT edit FROM timetable"
-                    " WHERE scope = ?1 AND definition IS NULL ORDER BY edit DESC LIMIT 1 OFFSET ?2)",
-                    (self._scope, REMOVED - 1),
+                    "DELETE FROM timetable WHERE scope = ? AND definition IS NULL AND edit < (SELECT edit FROM timetable"
+                    " WHERE scope = ? AND definition IS NULL ORDER BY edit DESC LIMIT 1 OFFSET ?)",
+                    (self._scope, self._scope, REMOVED - 1),
                 )
         return numbers
 
     def _edit(self, sql: sqlite3.Connection, edit: Edit, number: int) -> int:
         place = (self._scope, edit.name)
         row = sql.execute(f"SELECT {COLUMNS} FROM timetable WHERE scope = ? AND name = ?", place).fetchone()
-        plan = _planned(row) if row is not None and row[1] is not None else None
+        plan = planned(row) if row is not None and row[1] is not None else None
         if edit.seen is not None and edit.seen != (plan.edit if plan is not None else 0):
             return 0
         if plan is None and (edit.definition is None or edit.remove):
@@ -180,8 +180,8 @@ class SQLiteTimetable:
             if version != self._version:
                 self._version = version
                 ((edit, leader),) = self._database.read(
-                    "SELECT (SELECT max(edit) FROM timetable WHERE scope = ?1), (SELECT name FROM leaders WHERE scope = ?1)",
-                    (self._scope,),
+                    "SELECT (SELECT max(edit) FROM timetable WHERE scope = ?), (SELECT name FROM leaders WHERE scope = ?)",
+                    (self._scope, self._scope),
                 )
                 seen = (edit or 0, leader or "")
                 if seen != self._seen:
@@ -196,6 +196,7 @@ class SQLiteTimetable:
         self._database.shut()
 
 
-def _planned(row: tuple[str, bytes | None, int, int, int, int, int, int]) -> Planned:
+def planned(row: tuple[str, bytes | None, int, int, int, int, int, int]) -> Planned:
+    """Return a row of ``COLUMNS`` as an entry."""
     name, definition, due_ms, paused, edit, last_due_ms, last_run_ms, runs = row
     return Planned(name, definition or b"", due_ms, bool(paused), edit, last_due_ms, last_run_ms, runs)

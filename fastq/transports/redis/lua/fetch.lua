@@ -4,7 +4,8 @@
 --       17 paused
 -- ARGV  1 process, 2 call number, 3 n, 4 '1': register as idle when nothing was taken,
 --       5 '1': take no message on its last chance, 6 deliveries that make a last chance,
---       7 bytes that one call may take, 8 prefix of the wake channels, 9 field of this queue in paused
+--       7 bytes that one call may take, 8 prefix of the wake channels, 9 field of this queue in paused,
+--       10 its field while it is held for what is put back
 -- Returns  {1, clock (ms), next due (ms, 0: this process keeps no time), '1' if now idle, runs, messages, last revocation (0: none),
 --          last change of what is paused (0: nothing is)}
 --          where runs is a flat list (level, first index, how many): message k of a run has the tag <level>:<number>:<first + k>;
@@ -32,15 +33,15 @@ local others = redis.call('ZCARD', idle)
 local revocations, pauses, paused = 0, 0, false
 if redis.call('EXISTS', KEYS[16], KEYS[17]) > 0 then
   revocations = tonumber(redis.call('ZRANGE', KEYS[16], -1, -1, 'WITHSCORES')[2] or 0)
-  local fields = redis.call('HMGET', KEYS[17], '#', ARGV[9])
-  pauses, paused = tonumber(fields[1] or 0), fields[2]
+  local fields = redis.call('HMGET', KEYS[17], '#', ARGV[9], ARGV[10])
+  pauses, paused = tonumber(fields[1] or 0), fields[2] or fields[3]
 end
 if others > 0 or want <= 0 then
   others = others - redis.call('ZREM', idle, process)
 end
 local due = promote(delayed, levels, READY, now)
 if paused and tonumber(number) > last then
-  -- Of a paused queue nothing is taken, and nobody waits there: so whatever comes wakes nobody. The number is not noted: a repeat
+  -- Of a paused or held queue nothing is taken, and nobody waits there: so whatever comes wakes nobody. The number is not noted: a repeat
   -- finds what there is by then.
   return {1, now, 0, 0, {}, {}, revocations, pauses}
 end

@@ -7,6 +7,7 @@
 --
 -- A tag settled meanwhile stays settled. HDEL is the first write: it is allowed when Redis is out of memory.
 -- include: push
+-- include: heads
 -- include: baton
 local leased, leases, idle, levels, READY = KEYS[1], KEYS[2], KEYS[3], KEYS[4], 5
 local lease = redis.call('ZSCORE', leases, ARGV[1])
@@ -27,19 +28,12 @@ if #tags > 0 then
   local back = {}
   for i, message in ipairs(messages) do
     if message then
-      local level = tonumber(string.sub(tags[i], 1, 1))
       local marked = ARGV[2 * i + 3]
-      back[level] = back[level] or {}
-      table.insert(back[level], marked ~= '' and marked or message)
+      to_head(back, string.sub(tags[i], 1, 1), marked ~= '' and marked or message)
       moved = moved + 1
     end
   end
-  for level, items in pairs(back) do
-    push('LPUSH', KEYS[READY + level], items, 1, #items)
-    if level > 0 then
-      redis.call('SADD', levels, level)
-    end
-  end
+  heads(back, READY, levels)
 end
 if ARGV[3] == '1' then
   local left = redis.call('HLEN', leased)

@@ -6,7 +6,7 @@
 --       5 how long dead letters are kept (s), 6 how long a result of its own key is kept, 7 how long a slot (s, 0: for ever),
 --       8 to 11 how many deliveries are DONE, RETURN, RETRY, DEAD; 12 groups of results, 13 inboxes,
 --       14 queues and 15 joins that the effects concern, then the tags in that order,
---       per RETRY: level, delay (ms), message; per DEAD: head (MessagePack), message or '' for the leased one,
+--       per RETRY: level, delay (ms), message, what stands in front of its nonce (see recall.lua); per DEAD: head (MessagePack), message or '' for the leased one,
 --       per group of results: 'h' (hash) or 's' (string), '1': raise its TTL, how many, owners (which delivery each belongs to,
 --       two bytes each, low byte first, counted from 0), then id and record of each,
 --       per inbox: channel, owners, payload; then the effects, if there are any
@@ -31,7 +31,7 @@ local FIRST = 16
 
 -- Where each group of results begins, and whether its key is what it should be: a string where the hash should be must stop
 -- the call before its first write.
-local at = FIRST + total + 3 * retried + 2 * dead
+local at = FIRST + total + 4 * retried + 2 * dead
 local group_at, fresh = {}, {}
 for group = 1, groups do
   group_at[group] = at
@@ -75,9 +75,7 @@ end
 local back = {}
 for i = done + returned, done + 1, -1 do
   if held[i] then
-    local level = tonumber(string.sub(ARGV[FIRST + i - 1], 1, 1))
-    back[level] = back[level] or {}
-    table.insert(back[level], held[i])
+    to_head(back, string.sub(ARGV[FIRST + i - 1], 1, 1), held[i])
   end
 end
 heads(back, READY, KEYS[3])
@@ -92,7 +90,7 @@ for i = done + returned + 1, done + returned + retried do
   if held[i] then
     local delay = tonumber(ARGV[at + 1])
     if delay > 0 then
-      local nonce = ARGV[3] .. i
+      local nonce = ARGV[at + 3] .. ARGV[3] .. i
       earliest = math.min(earliest or now + delay, now + delay)
       redis.call('ZADD', KEYS[4], now + delay, ARGV[at] .. string.char(#nonce) .. nonce .. ARGV[at + 2])
     else
@@ -102,7 +100,7 @@ for i = done + returned + 1, done + returned + retried do
       end
     end
   end
-  at = at + 3
+  at = at + 4
 end
 
 for i = total - dead + 1, total do
