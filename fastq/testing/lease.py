@@ -17,11 +17,12 @@ from fastq.worker.answering import answer_of
 from fastq.worker.board import Board
 from fastq.worker.hello import Hello
 from fastq.worker.identity import Identity
-from fastq.worker.keeper import Keeper, open_store
+from fastq.worker.keeper import Keeper
 from fastq.worker.link import Link
 from fastq.worker.local import LocalNode
 from fastq.worker.loop import Loop
 from fastq.worker.node import WorkerProcess
+from fastq.worker.opening import open_store
 from fastq.worker.queues import Queues
 from fastq.worker.reaper import Snapshot
 from fastq.worker.shutdown import Shutdown, Stage
@@ -153,6 +154,8 @@ class LeaseThread:
             keeper.watch(self._names[-1], region)
         elif "takes" in message and self._node is not None:
             self._node.steering.took(message["takes"])
+        elif "receipt" in message and self._node is not None:
+            self._node.services.events.confirmed(message["receipt"])
         elif "fenced" in message:
             if message["fenced"] == self._names[-1]:
                 keeper.retire(self._names[-1], region)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastq.control.catalogue import known_of
 from fastq.worker.asking import packed, unpacked
 from fastq.worker.control import Panel
 from fastq.worker.control.plain import pack, plain
@@ -54,7 +55,7 @@ def reply_to(message: Mapping[str, Any], app: FastQ, node: str) -> dict[str, Any
 
 
 def answer_of(question: Mapping[str, Any], app: FastQ, node: str) -> Any:
-    """Return the answer to a question: ``what`` is registered, conf, report, panel or command."""
+    """Return the answer to a question: ``what`` is registered, conf, report, command or ended."""
     what = question["what"]
     if what == "registered":
         return _registered(app, question.get("attributes") or _SHOWN, bool(question.get("builtins")))
@@ -62,8 +63,12 @@ def answer_of(question: Mapping[str, Any], app: FastQ, node: str) -> Any:
         return _conf(app, bool(question.get("with_defaults")))
     if what == "report":
         return {"ok": app.bugreport()}
+    if what == "panel":
+        return _panel()
     if what == "command":
         return _command(question, app, node)
+    if what == "ended":
+        return _tell_beside(app, question["ends"])
     raise ValueError(f"unknown question {what!r}")
 
 
@@ -95,6 +100,25 @@ def _simple(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else plain(value)
 
 
+def _panel() -> list[dict[str, Any]]:
+    """Return what is to be known of the commands that the application has added, as ``fastq.control.offering`` reads it."""
+    return [
+        {
+            "name": known.name,
+            "kind": known.kind,
+            "help": known.help,
+            "signature": known.signature,
+            "arguments": [[one.name, one.expected] for one in known.arguments],
+            "variadic": known.variadic,
+            "timeout_s": known.timeout_s,
+            "alias": command.alias,
+            "visible": command.visible,
+        }
+        for name, command in list(Panel.meta.items())
+        if name == command.name and (known := known_of(command))
+    ]
+
+
 def _command(question: Mapping[str, Any], app: FastQ, node: str) -> Any:
     """Run a command that the application has added."""
     name, arguments = question["name"], question.get("arguments") or {}
@@ -103,6 +127,11 @@ def _command(question: Mapping[str, Any], app: FastQ, node: str) -> Any:
         close = difflib.get_close_matches(name, [*Panel.data, *question.get("known", ())], n=1)
         meant = f" (did you mean {close[0]!r}?)" if close else ""
         return {"error": f"unknown command {name!r}{meant}"}
+    if "words" in question:
+        try:
+            arguments = known_of(Panel.meta[name]).read(question["words"])
+        except ValueError as exc:
+            return {"error": str(exc)}
     try:
         inspect.signature(function).bind(State(app, node), **arguments)
     except TypeError as exc:
@@ -116,6 +145,16 @@ def _command(question: Mapping[str, Any], app: FastQ, node: str) -> Any:
         logger.warning("The command %s failed", name, exc_info=True)
         return {"error": f"{type(exc).__name__}: {exc}"}
     return reply
+
+
+def _tell_beside(app: FastQ, ends: Any) -> int:
+    """Tell of ends in a thread of its own, as it may take long; whoever asked waits for no process."""
+    # lazy: only where a process was killed
+    from fastq.worker.telling import tell_ends, wanted
+
+    if wanted(app, ends):
+        threading.Thread(target=tell_ends, args=(app, ends), name="fastq-tells", daemon=True).start()
+    return 0
 
 
 def answer_in_thread(link: Link, app: FastQ, node: str) -> None:

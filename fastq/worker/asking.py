@@ -13,16 +13,22 @@ from fastq.worker.control.plain import pack
 if TYPE_CHECKING:
     from fastq.worker.loop import Loop, Timer
 
-__all__ = ["ASK_S", "Asking", "Asks", "NoAnswer", "packed", "unpacked"]
+__all__ = ["APART", "ASK_S", "Asking", "Asks", "NoAnswer", "NotAsked", "packed", "unpacked"]
 
 #: seconds until a question is given up; who asked from outside has gone long before that, unless told to wait
 ASK_S = 60.0
 #: questions under way at most: a process that answers none must not fill the node's memory
 ASKED_MAX = 1_000
+#: questions that run code of the application for as long as that takes: in a process, or a thread, of their own
+APART = frozenset({"ended"})
 
 
 class NoAnswer(FastQError):
     """Say why a question has no answer."""
+
+
+class NotAsked(NoAnswer):
+    """Say why a question was not even asked: asking again does nothing twice."""
 
 
 class Asks(Protocol):
@@ -46,19 +52,20 @@ class Asking:
     def ask(self, question: Mapping[str, Any], answer: Callable[[Any], object]) -> None:
         """See ``Node.ask``."""
         if len(self._asked) >= ASKED_MAX:
-            answer(NoAnswer(f"{ASKED_MAX} questions to the application's process wait for an answer: ask again later"))
+            answer(NotAsked(f"{ASKED_MAX} questions to the application's process wait for an answer: ask again later"))
             return
         self._number += 1
         number = self._number
         timer = self._loop.after(ASK_S, lambda: self._give_up(number, f"the application's process gave no answer in {ASK_S:g} s"))
         self._asked[number] = answer, timer
         try:
-            sent = self._send({"ask": number, "packed": packed(question)})
+            message = {"ask": number, "packed": packed(question)}
+            sent = self._send({**message, "apart": True} if question.get("what") in APART else message)
         except Exception as exc:  # a link that takes no more; the node must live
-            self._give_up(number, f"the application's process cannot be asked: {exc}")
+            self._give_up(number, f"the application's process cannot be asked: {exc}", NotAsked)
             return
         if not sent:
-            self._give_up(number, "there is no process with the application that could be asked just now")
+            self._give_up(number, "there is no process with the application that could be asked just now", NotAsked)
 
     def hear(self, message: Mapping[str, Any]) -> None:
         """Take in ``{"answer": number, "packed": {"reply": ...} or {"failed": text}}``."""
@@ -78,11 +85,11 @@ class Asking:
         for number in list(self._asked):
             self._give_up(number, why)
 
-    def _give_up(self, number: int, why: str) -> None:
+    def _give_up(self, number: int, why: str, error: type[NoAnswer] = NoAnswer) -> None:
         answer, timer = self._asked.pop(number, (None, None))
         if answer is not None and timer is not None:
             timer.cancel()
-            answer(NoAnswer(why))
+            answer(error(why))
 
 
 def packed(value: Any) -> str:

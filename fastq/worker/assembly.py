@@ -16,6 +16,7 @@ from fastq._core import BatchWindow, Delivery, Runner
 from fastq.remote import repr_safe
 from fastq.running import current
 from fastq.transports import open_backend
+from fastq.worker import state
 from fastq.worker.arguments import Arguments
 from fastq.worker.consumer import Consumer
 from fastq.worker.failures import Failures
@@ -109,6 +110,8 @@ def assemble(
     notifier = Notifier()
     settler = Settler(broker, backend)
     settler.tally = board.tally
+    if conf.task_send_sent_event:
+        settler.tell = app.events.outbox.published
     serializers = app.serializers
     clock = Clock(clock_of(broker))
     result_max_bytes = conf.result_max_bytes or 0
@@ -151,12 +154,13 @@ def assemble(
         call_async=pool.call_async,
     )
     clock.runner = runner
+    gate = Gate(serializers.accept, failures, app.signer)
     the_consumer = consumer(
         broker=broker,
         settler=settler,
         pool=pool,
         feeder=Feeder(pool, window, conf.worker_prefetch if prefetch is None else prefetch),
-        gate=Gate(serializers.accept, failures, app.signer),
+        gate=gate,
         runner=runner,
         board=board,
         link=link,
@@ -177,10 +181,15 @@ def assemble(
 
     the_consumer.obey["time_limit"] = new_limits.obey
 
+    left: list[Callable[[], object]] = []
+
     def start() -> None:
+        left.append(state.enter(node, board, the_consumer.held, gate.revoked))
         pool.start(Slots(runner), notifier.notify)
 
     def close() -> None:
+        while left:
+            left.pop()()
         broker.close()
         if backend is not None:
             backend.close()

@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -21,6 +20,8 @@ from fastq.daemon.filenames import expand
 from fastq.worker.shutdown import Stage
 
 if TYPE_CHECKING:
+    import subprocess
+
     from fastq.worker.loop import Timer
     from fastq.worker.node import Node
     from fastq.worker.options import WorkerOptions
@@ -43,6 +44,8 @@ def arguments(options: WorkerOptions, node: str, lifeline: int) -> list[str]:
             words += (flag, value)
     if options.settings:
         words += ("--settings", json.dumps(options.settings))
+    if options.include:
+        words += ("--include", ",".join(options.include))
     if options.logfile is not None:
         words += ("-f", expand(options.logfile, node))
     return words
@@ -81,6 +84,8 @@ class BeatChild:
         ours, theirs = socket.socketpair()
         with theirs:
             words = arguments(self._options, self._node.name, theirs.fileno())
+            import subprocess  # lazy: few nodes keep a beat
+
             # a session of its own: Ctrl-C is the node's to pass on
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fastq", *words],
@@ -124,6 +129,8 @@ class BeatChild:
             self._reap(HANDOVER_S)
 
     def _reap(self, wait_s: float) -> None:
+        import subprocess  # lazy: as above
+
         process = self._process
         assert process is not None
         try:

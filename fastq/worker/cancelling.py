@@ -152,7 +152,11 @@ class Cancelling:
         return None
 
     def _kill(self, run: Running) -> bool:
-        """Kill the process of a run, where that has no other task; False: not here, or it has ended meanwhile."""
+        """Kill the process of a run, where that has no other task; False: not here, or it has ended meanwhile.
+
+        The run is looked for once more behind everything else: what has ended by then keeps its outcome, and what the process has
+        begun since is not killed in its place.
+        """
         if self._node.hello.pool != "prefork" or (process := self._still(run)) is None:
             return False
         queues = self._node.known_queues
@@ -161,7 +165,7 @@ class Cancelling:
             for _, tag, queue, state, _, _ in process.board.held()
             if state == STARTED and queue < len(queues)
         ]
-        return bool(killed) and self._node.kill(run.process, killed)
+        return bool(killed) and self._still(run) is not None and self._node.kill(run.process, killed)
 
 
 def _shown(id: str) -> str:

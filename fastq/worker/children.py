@@ -1,7 +1,8 @@
-"""The worker processes of a node: started, heard, renamed when they are fenced, buried and replaced.
+"""The lives of a node's worker processes: started, heard, renamed when they are fenced, buried and replaced.
 
 They come from the supervisor (``start``), which also tells of their pids (``forked``) and deaths (``died``). Their leases are the
-keeper's; it is there from the moment the broker has answered (``connected``), and until then they wait, ready.
+keeper's; it is there from the moment the broker has answered (``connected``), and until then they wait, ready. Who is alive, and
+what all of them are told, is the ``roster``'s.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from fastq._core import ProcessBoard
 from fastq.worker.board import Board
+from fastq.worker.child import Child
 from fastq.worker.deaths import describe, explain, kill
 from fastq.worker.hello import Hello
 from fastq.worker.identity import Identity
@@ -23,57 +23,20 @@ from fastq.worker.infancy import Infancy
 from fastq.worker.keeper import Keeper
 from fastq.worker.link import Link, LinkError
 from fastq.worker.loop import Loop
-from fastq.worker.node import WorkerProcess
 from fastq.worker.overdue import Overdue
 from fastq.worker.places import Places
-from fastq.worker.procname import display_name
 from fastq.worker.queues import Queues
 from fastq.worker.reaper import Snapshot
+from fastq.worker.roster import Roster
 from fastq.worker.say import say_ready
 from fastq.worker.shutdown import Shutdown, Stage
 from fastq.worker.standstill import Standstill
-from fastq.worker.stopping import Holdup, running_on
+from fastq.worker.stopping import running_on
 from fastq.worker.timeouts import Overrun
 
 __all__ = ["Children", "receive"]
 
 logger = logging.getLogger("fastq.worker")
-
-
-@dataclass(slots=True)
-class Child:
-    """One worker process."""
-
-    #: of its region on the board, and in its names
-    index: int
-    #: where it is replaced (see ``places``)
-    place: int
-    serial: int
-    link: Link
-    born_s: float
-    #: 0: still being forked
-    pid: int
-    #: its name to the broker; "" until its lease is entered
-    process: str = ""
-    #: names it had before it was fenced
-    former: list[str] = field(default_factory=list)
-    ready: bool = False
-    #: it takes no more tasks, and ends when what it runs has ended
-    spent: bool = False
-    #: its successor was started ahead of its end
-    relieved: bool = False
-    #: the node has shrunk: it finishes what it runs, and nobody takes its place
-    retired: bool = False
-    #: the last change of the queues that it is known to have taken in
-    takes: int = 0
-    #: what it said went wrong
-    error: str = ""
-    #: from its first run with a hard time limit on
-    overdue: Overdue | None = None
-    #: revoked runs that it was killed for
-    ended_for: Sequence[Overrun] = ()
-    #: from its admission on
-    standstill: Standstill | None = None
 
 
 class Children:
@@ -107,9 +70,11 @@ class Children:
         self._ready = ready
         self._gone = gone
         self._queues = queues or Queues(hello.queues)
+        self._roster = roster = Roster(hello, board, self._queues)
+        self.processes, self.holdups, self.took_in = roster.processes, roster.holdups, roster.took_in
+        self.order, self.tell = roster.order, roster.tell
         #: slots of a process, as far as it has more than one
         self.slots = hello.slots
-        self._children: dict[int, Child] = {}  # by serial
         self._places = Places()
         self._serial = 0
         self._keeper: Keeper | None = None
@@ -121,13 +86,13 @@ class Children:
         self._infancy = Infancy()
         #: takes what a process answers (see ``asking``)
         self.answered: Callable[[Mapping[str, Any]], object] = lambda message: None
-        #: orders that later processes are given too, by what they are about
-        self._standing: dict[str, Mapping[str, Any]] = {}
+        #: called with the number of an order that a process has carried out
+        self.confirmed: Callable[[int], object] = lambda number: None
         #: exit statuses that came before the word of the pid
         self._early: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return len(self._children)
+        return len(self._roster)
 
     # --- coming to life ---
 
@@ -144,28 +109,21 @@ class Children:
             self._start(self._places.add())
         surplus = len(self._places) - processes
         if surplus > 0:
-            for place in sorted(self._places, key=self._worth)[:surplus]:
+            for place in sorted(self._places, key=self._roster.worth)[:surplus]:
                 self._places.remove(place)
-                for child in self._at(place):
+                for child in self._roster.at(place):
                     child.spent = child.retired = True
                     child.link.send({"stop": "warm"})
-
-    def _worth(self, place: int) -> tuple[int, int]:
-        """Order places by how little is lost with them: nobody there, idle, running; of these the last one first."""
-        here = self._at(place)
-        boards = [self._region(child.index) for child in here if child.process]
-        busy = any(board.counter("held") or board.active() for board in boards)
-        return (2 if busy else 1 if here else 0), -place
 
     def _start(self, place: int) -> None:
         hello = self._hello
         if self._shutdown.stage is not Stage.RUNNING:
             return
-        if not self._unforked():
+        if not self._roster.unforked():
             self._early.clear()  # orphans of tasks, adopted from dead processes
         self._serial += 1
         index = self._places.take_index()
-        self._region(index).clear()
+        self._roster.region(index).clear()
         self._board.deadlines(index, hello.room).clear()
         self._board.flight(index, hello.room).clear()
         request = {
@@ -179,12 +137,12 @@ class Children:
         }
         pid, link = self._start_process(request)
         child = Child(index, place, self._serial, link, time.monotonic(), pid)
-        self._children[child.serial] = child
+        self._roster.add(child)
         self._loop.watch(link.fileno(), lambda: self._hear(child))
 
     def forked(self, serial: int, pid: int) -> None:
         """Take in the pid of a process that was asked for; 0: it could not be forked."""
-        child = self._children.get(serial)
+        child = self._roster.get(serial)
         if child is None:
             return
         if not pid:
@@ -198,7 +156,7 @@ class Children:
     def connected(self, keeper: Keeper) -> None:
         """Let processes take tasks from now on, as they get ready."""
         self._keeper = keeper
-        self._admit(keeper, [child for child in self._children.values() if child.ready])
+        self._admit(keeper, [child for child in self._roster if child.ready])
 
     def _admit(self, keeper: Keeper, children: Sequence[Child]) -> None:
         """Enter the leases of processes, then tell them their names."""
@@ -209,15 +167,14 @@ class Children:
             child.process = self._identity.new_name(child.index)
         keeper.enter(*(child.process for child in children))
         for child in children:
-            for order in self._standing.values():
-                child.link.send({"order": order})
+            self._roster.give_standing(child)
             child.takes = self._queues.changes  # it takes nothing before it has read that
             child.link.send({"start": {"process": child.process}})
             self._watch_standstill(keeper, child)
         self._tell_if_ready()
 
     def _tell_if_ready(self) -> None:
-        if not self._was_ready and all(child.process or child.retired for child in self._children.values()):
+        if not self._was_ready and all(child.process or child.retired for child in self._roster):
             self._was_ready = True
             say_ready(self._identity.node)
             self._ready()
@@ -239,17 +196,19 @@ class Children:
                 self._admit(keeper, [child])
         elif "holding" in message and keeper is not None and child.process:
             flight = self._board.flight(child.index, self._hello.room)
-            keeper.watch(child.process, self._region(child.index), flight)
+            keeper.watch(child.process, self._roster.region(child.index), flight)
         elif "limits" in message:
             self._watch_limits(child)
         elif "answered" in message and child.standstill is not None:
             child.standstill.answered()
         elif "answer" in message:
             self.answered(message)
+        elif "receipt" in message:
+            self.confirmed(message["receipt"])
         elif "takes" in message:
             child.takes = message["takes"]
         elif "recycle" in message:
-            logger.info("Process %r ends (%s), another takes its place", self._title(child.index), message["recycle"])
+            logger.info("Process %r ends (%s), another takes its place", self._roster.title(child.index), message["recycle"])
             child.spent = True
             if not child.retired:
                 self._relieve(child)
@@ -260,7 +219,7 @@ class Children:
         elif "stopped" in message:
             if not child.retired:
                 self.returned += message.get("returned", 0)
-            busy = self._hello.pool == "prefork" and running_on(self._region(child.index), self._queues.known)
+            busy = self._hello.pool == "prefork" and running_on(self._roster.region(child.index), self._queues.known)
             if busy and message["stopped"] == "cold":
                 # its main thread is in the task and nothing settles that any more: the less of it runs twice the better
                 kill(child.pid)
@@ -269,7 +228,7 @@ class Children:
         """Give a process whose lease was taken away a new name; under the old one it only settles what it was running."""
         if fenced == child.process:  # if not, an answer to an earlier name: it has been given a new one
             logger.info("Process %s goes on under a new name", fenced)
-            keeper.retire(fenced, self._region(child.index))
+            keeper.retire(fenced, self._roster.region(child.index))
             child.former.append(fenced)
             child.process = self._identity.new_name(child.index)
             keeper.enter(child.process)
@@ -281,13 +240,9 @@ class Children:
 
         There are two processes in a place at most: what is spent while its predecessor still runs waits for that.
         """
-        if self.slots > 1 and len(self._at(child.place)) == 1 and self._shutdown.stage is Stage.RUNNING:
+        if self.slots > 1 and len(self._roster.at(child.place)) == 1 and self._shutdown.stage is Stage.RUNNING:
             child.relieved = True
             self._start(child.place)
-
-    def _at(self, place: int) -> list[Child]:
-        """Return the processes of one place, but those that it was taken away from."""
-        return [child for child in self._children.values() if child.place == place and not child.retired]
 
     def _watch_limits(self, child: Child) -> None:
         """A run with a hard time limit has begun that is due before the next look."""
@@ -296,7 +251,7 @@ class Children:
         if child.overdue is None:
             deadlines = self._board.deadlines(child.index, self._hello.room)
             child.overdue = Overdue(
-                self._loop, self._region(child.index), deadlines, self._queues.known, kill=lambda: kill(child.pid)
+                self._loop, self._roster.region(child.index), deadlines, self._queues.known, kill=lambda: kill(child.pid)
             )
         child.overdue.look()
 
@@ -307,33 +262,27 @@ class Children:
         child.standstill = Standstill(hello.lease_ms / 1000, foreign=foreign)
         child.standstill.watch(
             self._loop,
-            self._region(child.index),
-            self._title(child.index),
-            wanted=lambda: child.serial in self._children and not child.spent and self._shutdown.stage is Stage.RUNNING,
+            self._roster.region(child.index),
+            self._roster.title(child.index),
+            wanted=lambda: child in self._roster and not child.spent and self._shutdown.stage is Stage.RUNNING,
             reachable=lambda: keeper.reachable,
             replace=lambda: kill(child.pid),
         )
-
-    def _region(self, index: int) -> ProcessBoard:
-        return self._board.region(index, self._hello.room)
 
     # --- dying ---
 
     def died(self, pid: int, status: int) -> None:
         """Take in a death: of one of these, or of an orphan that a task left."""
-        child = next((child for child in self._children.values() if child.pid == pid), None)
+        child = next((child for child in self._roster if child.pid == pid), None)
         if child is not None:
             self._lose(child, status)
-        elif self._unforked():
+        elif self._roster.unforked():
             self._early[pid] = status
 
     def lose_unforked(self) -> None:
         """Give up those that are still being forked: who was asked for them is dead."""
-        for child in self._unforked():
+        for child in self._roster.unforked():
             self._lose(child, None)
-
-    def _unforked(self) -> list[Child]:
-        return [child for child in self._children.values() if not child.pid]
 
     def _lose(self, child: Child, status: int | None) -> None:
         """Bury a process and start another in its place. ``status`` None: it never came to life."""
@@ -350,13 +299,13 @@ class Children:
         overruns = [*overruns, *child.ended_for]
         if child.process and self._keeper is not None:
             how = f"ended with {explain(status)}" if status else "died"
-            snapshot = Snapshot.of(self._region(child.index), self._queues.known, how)
+            snapshot = Snapshot.of(self._roster.region(child.index), self._queues.known, how)
             for process in (child.process, *child.former):
                 self._keeper.bury(process, snapshot, charge=charge, overruns=overruns)
         if status and self._shutdown.stage < Stage.COLD:
             over = "was revoked" if child.ended_for else "was over its hard time limit"
             how = f"{describe(status)}, killed: its task {over}" if overruns else explain(status)
-            logger.error("Process %r pid:%d exited with %s", self._title(child.index), child.pid, how)
+            logger.error("Process %r pid:%d exited with %s", self._roster.title(child.index), child.pid, how)
             if child.error:
                 logger.error("%s", child.error)
         if self._shutdown.stage is not Stage.RUNNING:
@@ -364,10 +313,10 @@ class Children:
         elif child.error and not self._was_ready:
             self._fail(child.error)
         elif child.retired:
-            logger.info("Process %r has ended: the node has shrunk", self._title(child.index))
+            logger.info("Process %r has ended: the node has shrunk", self._roster.title(child.index))
             self._tell_if_ready()
         elif child.relieved:
-            for successor in self._at(child.place):
+            for successor in self._roster.at(child.place):
                 if successor.spent:
                     self._relieve(successor)
         else:
@@ -378,98 +327,42 @@ class Children:
     def _replace(self, child: Child, *, in_order: bool) -> None:
         place, index = child.place, child.index
         age_s = time.monotonic() - child.born_s
-        deaths, delay_s = self._infancy.died(place, age_s, self._region(index), in_order=in_order)
+        deaths, delay_s = self._infancy.died(place, age_s, self._roster.region(index), in_order=in_order)
         if not delay_s:
             self._start(place)
             return
-        logger.error("%s died young %d times in a row, the next one starts in %.1f s", self._title(index), deaths, delay_s)
+        logger.error("%s died young %d times in a row, the next one starts in %.1f s", self._roster.title(index), deaths, delay_s)
         self._loop.after(delay_s, lambda: self._start_if_empty(place))
 
     def _start_if_empty(self, place: int) -> None:
         """Start a successor that was held back, unless the node has shrunk meanwhile, or shrunk and grown again."""
-        if place in self._places and not self._at(place):
+        if place in self._places and not self._roster.at(place):
             self._start(place)
-
-    def _title(self, index: int) -> str:
-        return display_name(self._hello.pool, index)
 
     def _drop(self, child: Child) -> None:
         self._loop.unwatch(child.link.fileno())
         child.link.close()
         self._places.free_index(child.index)
-        del self._children[child.serial]
+        self._roster.remove(child)
 
     def _tell_if_gone(self) -> None:
-        if not self._children:
+        if not self._roster:
             self._gone()
 
-    # --- orders ---
-
-    def order(self, order: Mapping[str, Any], *, standing: str = "", only: int | None = None) -> int:
-        """Send an order to the processes, see ``Node.order``."""
-        if standing:
-            self._standing[standing] = order
-        # those not admitted yet are given what stands when they are
-        told = [child for child in self._children.values() if only in (None, child.index) and (child.process or not standing)]
-        for child in told:
-            child.link.send({"order": order})
-        return len(told)
-
-    def took_in(self, change: int) -> bool:
-        """Say whether all processes that take tasks know of a change of the queues."""
-        return all(child.takes >= change for child in self._children.values() if child.process)
-
-    def processes(self) -> list[WorkerProcess]:
-        """Return those that have not ended."""
-        return [
-            WorkerProcess(
-                child.index,
-                child.pid,
-                self._title(child.index),
-                bool(child.process),
-                child.born_s,
-                (child.process, *child.former) if child.process else (),
-                self._region(child.index),
-                child.spent,
-            )
-            for child in self._children.values()
-        ]
+    # --- stopping ---
 
     def end(self, index: int, runs: Sequence[Overrun]) -> bool:
         """Kill a process because of what it runs, which was revoked; False: it is not there any more."""
-        child = next((child for child in self._children.values() if child.index == index and child.pid), None)
+        child = next((child for child in self._roster if child.index == index and child.pid), None)
         if child is None:
             return False
         child.ended_for = runs
         kill(child.pid)
         return True
 
-    # --- stopping ---
-
-    def tell(self, how: str, sig: str = "", *, told: str = "") -> None:
-        """Ask all to stop, warm or cold. ``sig``: the name of the signal that asked for it, which receivers of signals are told;
-        ``told``: what they are told instead of ``how``."""
-        message = {"stop": how}
-        if sig and self._hello.listened:
-            message |= {"sig": sig, "told": told or how}
-        for child in self._children.values():
-            child.link.send(message)
-
-    def holdups(self) -> list[Holdup]:
-        """Return the processes that have not ended, and what they run."""
-        return [
-            Holdup(
-                self._title(child.index),
-                child.pid,
-                (child.process, *child.former) if child.process else (),
-                running_on(self._region(child.index), self._queues.known) if child.process else (),
-            )
-            for child in self._children.values()
-        ]
-
     def kill(self) -> None:
         """Kill all, of a node that is stopping; ``died`` tells when."""
-        for child in list(self._children.values()):
+        for child in list(self._roster):
             if child.pid:
                 kill(child.pid)
             else:
@@ -479,7 +372,7 @@ class Children:
 
     def close(self) -> None:
         """Kill and bury those that are left, after the loop: only if the node could not start."""
-        for child in list(self._children.values()):
+        for child in list(self._roster):
             if child.pid:
                 kill(child.pid)
                 os.waitpid(child.pid, 0)

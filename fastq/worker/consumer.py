@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastq._core import ProcessBoard, Registry, Runner
 from fastq.exceptions import OperationalError
 from fastq.pools.base import Pool
+from fastq.records import Delivery
 from fastq.transports.base import Broker
 from fastq.worker.cancels import Cancels
 from fastq.worker.exchange import Exchange
@@ -86,6 +87,7 @@ class Consumer:
         self._max_tasks = max_tasks
         self._memory = memory
         self._reporter = reporter
+        self._rates = rates
         #: it has taken all the tasks it may, and takes nothing more whatever comes back
         self._draining = False
         self._linger_until = 0.0
@@ -140,6 +142,11 @@ class Consumer:
     def stopped_cold(self) -> bool:
         return self._orders.stopping == "cold"
 
+    @property
+    def held(self) -> Iterable[Delivery]:
+        """Return what is leased and not settled; it changes while one looks."""
+        return self._holdings.held
+
     def request_stop(self, how: str = "warm") -> None:
         """Ask the loop to stop; safe from a signal handler."""
         self._orders.stop(how)
@@ -167,6 +174,8 @@ class Consumer:
         if self._exchange.changing:
             self._exchange.turn_over()
             return  # it may have a new name: that has no wake channel yet
+        if self._rates is not None and self._rates.changed:
+            self._recall_turns(self._rates)
         if not self._exchange.queues:
             self._exchange.rest()
         if self._holdings.watched:
@@ -200,6 +209,12 @@ class Consumer:
         holding = feeder.holding or (self._pool.slots > 1 and self._board.counter("held") > 0)
         if holding and holdings.ask_for_looks():
             self._link.send({"holding": True})
+
+    def _recall_turns(self, rates: Rates) -> None:
+        """Bring forward what this process has made wait for a limit that has changed, once all of it is in the broker."""
+        while self._settler.waiting:
+            self._exchange.call(0)
+        rates.recall()
 
     # --- how much, and when ---
 

@@ -17,6 +17,7 @@ from fastq.exceptions import OperationalError
 if TYPE_CHECKING:
     from fastq._core import Delivery
     from fastq.transports.channel import Channel
+    from fastq.worker.loop import Timer
     from fastq.worker.node import Node
 
 __all__ = ["Eventing"]
@@ -25,6 +26,9 @@ logger = logging.getLogger("fastq.worker")
 
 #: as Celery's workers say who they are
 IDENT = "fastq"
+#: seconds for which a node that is listened to again waits for its processes to tell of their tasks, before it says that it is
+#: there; one that is held up by a task needs longer
+CONFIRM_S = 1.0
 
 
 class Eventing:
@@ -40,6 +44,10 @@ class Eventing:
         self._online = False
         #: what the node has said of itself last
         self._said: Mapping[str, Any] = {}
+        #: number of the last order to the processes, and how many have not carried it out yet
+        self._number = 0
+        self._awaited = 0
+        self._patience: Timer | None = None
 
     # --- on and off ---
 
@@ -65,22 +73,47 @@ class Eventing:
         wanted = self.enabled and self._listened
         if wanted != self._told:
             self._told = wanted
-            self._node.order({"do": "events", "on": wanted}, standing="events")
+            self._number += 1
+            order = {"do": "events", "on": wanted, "receipt": self._number}
+            self._awaited = self._node.order(order, standing="events")
+
+    def confirmed(self, number: int) -> None:
+        """A process has carried out the order with this number."""
+        if number == self._number and self._awaited:
+            self._awaited -= 1
+            if not self._awaited and self._patience is not None:
+                self._say()
 
     # --- what the node tells of itself ---
 
     def beaten(self, listened: bool, info: Mapping[str, Any]) -> None:
         """A heartbeat was answered: it says whether somebody listens. What a node says of itself is told whether events of tasks
-        are enabled or not: it costs one call per beat."""
+        are enabled or not: it costs one call per beat.
+
+        It says so when its processes have carried out the order: whoever has heard of a node hears of every task that begins there.
+        """
         self._listened, self._said = listened, info
         self._tell_processes()
         if not listened:
             self._online = False  # whoever listens next hears of it as of a new one
-        elif self._online:
-            self._send("worker-heartbeat", info)
-        else:
-            self._online = True
-            self._send("worker-online", info)
+            self._hurry()
+        elif not self._awaited:
+            self._say()
+        elif self._patience is None:
+            self._patience = self._node.loop.after(CONFIRM_S, self._say)
+
+    def _hurry(self) -> None:
+        """Wait for no process."""
+        self._awaited = 0
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _say(self) -> None:
+        self._hurry()
+        kind = "worker-heartbeat" if self._online else "worker-online"
+        self._online = True
+        self._send(kind, self._said)
 
     def ended(self, d: Delivery, outcome: str, why: str) -> None:
         """A task was settled from here, because its process is dead. ``why``: the error, or the signal that ended it."""
@@ -119,6 +152,7 @@ class Eventing:
         """Nothing to do before the first beat."""
 
     def stop(self) -> None:
+        self._hurry()
         if self._online:
             self._online = False
             # not looked at again: its processes, and what they have counted, are gone

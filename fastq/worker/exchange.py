@@ -182,7 +182,13 @@ class Exchange:
         if not self._orders.stopping:
             # before anything of this answer starts; if it cannot be read, what was leased goes back (see Holdings.compare)
             self._intake.hear(fetched.revocations, fetched.pauses)
+        if fetched.leased:
+            # what was ordered before a message was sent holds for it: a new limit, or that runs are to be told of
+            self._orders.read()
         count = self._intake.accept(fetched)
+        if self._change is not None and count:
+            # asked for from the former queues: who said no to one of them before it was sent does not see it run
+            self._holdings.give_back(self._feeder.drop(self._holdings.held))
         if self._flight.land():
             self.lost_connection = True  # as if: the supervisor may have returned what this answer leased
         self.more = count > 0 and (fetch is None or count >= fetch.n)

@@ -8,14 +8,16 @@ So does what the answer of a fetch brings that the process cannot read just now 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastq._core import HELD, STARTED, ProcessBoard
+from fastq.exceptions import OperationalError
 from fastq.records import RETURN, Settlement
 from fastq.transports.base import Broker
 from fastq.worker.flight import Flight
+from fastq.worker.loop import Loop
 
-__all__ = ["LOOK_S", "Watch"]
+__all__ = ["LOOK_S", "Watch", "Watches"]
 
 #: seconds between looks, and what a held delivery may wait behind a started one
 LOOK_S = 0.05
@@ -106,6 +108,51 @@ class Watch:
         batch = [Settlement(queue, tag, "", RETURN) for queue, tag in self._claimed]
         self._broker.settle(process, batch, results=False)
         self._claimed.clear()
+
+
+class Watches:
+    """The processes of one node that hold something, each looked at until it holds nothing."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        queues: Sequence[str],
+        broker: Broker,
+        *,
+        trouble: Callable[[], bool],
+        fail: Callable[[OperationalError], object],
+    ) -> None:
+        """``trouble`` says whether the broker has failed to answer; ``fail`` is told that it has."""
+        self._loop = loop
+        self._queues = queues
+        self._broker = broker
+        self._trouble = trouble
+        self._fail = fail
+        self._watches: dict[str, Watch] = {}
+
+    def drop(self, process: str) -> None:
+        """Look at a process no more: it has died, or goes on under another name."""
+        self._watches.pop(process, None)
+
+    def add(self, process: str, board: ProcessBoard, flight: Flight | None = None) -> None:
+        """Look at the board of a process that holds deliveries, until it holds none."""
+        if process not in self._watches:
+            self._watches[process] = watch = Watch(board, self._queues, self._broker, flight)
+            watch.glance()
+            self._loop.after(LOOK_S, lambda: self._look_at(process, watch))
+
+    def _look_at(self, process: str, watch: Watch) -> None:
+        if self._watches.get(process) is not watch:
+            return  # it has died meanwhile, or was renamed
+        try:
+            more = self._trouble() or watch.look(process)  # while the broker is away, the beats alone try it
+        except OperationalError as exc:
+            self._fail(exc)
+            more = True
+        if more:
+            self._loop.after(LOOK_S, lambda: self._look_at(process, watch))
+        else:
+            del self._watches[process]
 
 
 def _age(tag: str) -> tuple[int, ...]:

@@ -80,6 +80,8 @@ class Hello:
     builtin: tuple[str, ...] = ()
     #: worker_disable_rate_limits
     rates_off: bool = False
+    #: worker_rate_limit_scope = "worker"
+    rates_own: bool = False
     #: Broadcast queues that the application knows, taken from or not
     declared_broadcasts: tuple[str, ...] = ()
     #: queues that may be taken from, where task_create_missing_queues is off
@@ -229,6 +231,7 @@ def introduce(app: FastQ, options: WorkerOptions) -> Hello:
         builtin=tuple(sorted(name for name in app.tasks if name.startswith("fastq."))),
         autoscale=options.autoscale or (),
         rates_off=bool(conf.worker_disable_rate_limits),
+        rates_own=conf.get("worker_rate_limit_scope", "fleet") == "worker",
         declared_broadcasts=tuple(queue.name for queue in app.router.queues.values() if queue.broadcast),
         fixed_queues=() if conf.task_create_missing_queues else tuple(app.router.queues),
         lease_ms=round(conf.worker_lease * 1000),

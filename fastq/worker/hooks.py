@@ -73,6 +73,17 @@ def failed(
     task: Any, hooks: Hooks | None, d: Delivery, args: Sequence[Any], kwargs: Mapping[str, Any], exc: BaseException
 ) -> None:
     """Tell that a task has failed for good; ``hooks`` None: it has not started."""
+    einfo = lost(task, hooks, d, args, kwargs, exc)
+    if hooks is not None:
+        if hooks.after_return is not None:
+            _call(d, hooks.after_return, states.FAILURE, exc, d.id, args, kwargs, einfo)
+        ended(task, d, args, kwargs, exc, states.FAILURE)
+
+
+def lost(
+    task: Any, hooks: Hooks | None, d: Delivery, args: Sequence[Any], kwargs: Mapping[str, Any], exc: BaseException
+) -> ExceptionInfo:
+    """Tell of a failure what does not belong to the process of the run; ``failed`` tells the rest too."""
     einfo = ExceptionInfo(exc)
     if hooks is not None and hooks.on_failure is not None:
         _call(d, hooks.on_failure, exc, d.id, args, kwargs, einfo)
@@ -80,10 +91,7 @@ def failed(
         signals.task_failure.send(
             sender=task, task_id=d.id, exception=exc, args=args, kwargs=kwargs, traceback=exc.__traceback__, einfo=einfo
         )
-    if hooks is not None:
-        if hooks.after_return is not None:
-            _call(d, hooks.after_return, states.FAILURE, exc, d.id, args, kwargs, einfo)
-        ended(task, d, args, kwargs, exc, states.FAILURE)
+    return einfo
 
 
 def retried(

@@ -1,47 +1,43 @@
 """Keep the leases of a node's processes, hand back what dead ones had, and give back for those that cannot.
 
-All that a supervisor does with the broker is here; the lease keeper of a solo worker uses the same. One thread; every call to the
-broker has a timeout below lease/3, so that nothing here delays the next renewal past its time.
+All that a supervisor does with the broker begins here; the lease keeper of a solo worker uses the same. One thread; every call to
+the broker has a timeout below lease/3, so that nothing here delays the next renewal past its time.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
-from fastq._core import ProcessBoard, peek
-from fastq.exceptions import EnvelopeError, ImproperlyConfigured, OperationalError
-from fastq.records import RETURN, Delivery, Lease, Settlement
-from fastq.security import make_signer
-from fastq.stamps import shown
-from fastq.transports.base import Backend, Broker
+from fastq._core import ProcessBoard
+from fastq.exceptions import ImproperlyConfigured, OperationalError
+from fastq.records import Delivery, Lease
+from fastq.transports.base import Broker
+from fastq.worker.consulting import Consulting
 from fastq.worker.copies import Copies
+from fastq.worker.ends import End
 from fastq.worker.flight import Flight
-from fastq.worker.giveback import LOOK_S, Watch
+from fastq.worker.giveback import Watches
+from fastq.worker.graves import Graves
 from fastq.worker.hello import Hello
 from fastq.worker.identity import Identity
 from fastq.worker.leases import LookRule
 from fastq.worker.loop import Loop, Timer
+from fastq.worker.opening import backend_opener, transport_options
 from fastq.worker.queues import Queues
 from fastq.worker.reaper import Reaper, Snapshot
 from fastq.worker.reconnect import Backoff
 from fastq.worker.timeouts import Overrun, Timeouts
+from fastq.worker.unparking import Unparking
 
-if TYPE_CHECKING:
-    from fastq.transports import TransportOptions
-
-__all__ = ["Keeper", "open_store", "transport_options"]
+__all__ = ["Keeper"]
 
 logger = logging.getLogger("fastq.worker")
 #: "consumer:" is what people look for: Celery's name for the part that connects
 consumer_logger = logging.getLogger("fastq.worker.consumer")
 
-#: seconds for which a revocation is remembered that a node was asked for; clients know ``worker_revoke_expires``
-REVOKED_S = 10_800
 #: seconds between attempts to reach the broker at start: grows by the first up to the second
 RETRY_STEP_S, RETRY_LONGEST_S = 2.0, 10.0
 
@@ -62,10 +58,6 @@ class Keeper:
         self._lease_s = hello.lease_ms / 1000
         self._interval_s = self._lease_s / 3
         self._names: set[str] = set()
-        #: names whose process was fenced but still settles under them what it was running -> its board
-        self._former: dict[str, ProcessBoard] = {}
-        #: names of dead processes that are not yet buried, with what is known of them
-        self._graves: dict[str, tuple[Snapshot | None, bool, Sequence[Overrun]]] = {}
         self._look = LookRule(self._interval_s)
         self._backoff = Backoff(longest_s=self._lease_s / 6, first_s=0.1)
         self._beat: Timer | None = None
@@ -74,8 +66,13 @@ class Keeper:
         self.renewed_s = 0.0
         #: what was said of the server at start
         self._warned: set[str] = set()
-        self._watches: dict[str, Watch] = {}
+        self._watches = Watches(loop, self._queues.known, broker, trouble=lambda: self._trouble, fail=self._fail)
         self._timeouts = Timeouts(hello, broker, backend_opener(hello))
+        self._graves = Graves(broker, reaper, self._timeouts, self._queues)
+        asks = Consulting(broker, self._queues, where=hello.broker_display, trouble=lambda: self._trouble)
+        self.leased, self.look_up, self.paused = asks.leased, asks.look_up, asks.paused
+        self.revoked, self.terminated, self.revoke = asks.revoked, asks.terminated, asks.revoke
+        self._unparking = Unparking(loop, broker, self._fail)
         self._copies: Copies | None = None
         self._take_copies(hello.broadcasts)
 
@@ -88,12 +85,16 @@ class Keeper:
     def tell(self, told: Callable[[Delivery, str, str], object]) -> None:
         """Have ``told`` called with every task that is settled from here, its outcome ("failed", "revoked"), and why: the error, or
         the name of the signal that ended it."""
+        self.tell_end(lambda d, end: told(d, end.outcome, end.why))
+
+    def tell_end(self, told: Callable[[Delivery, End], object]) -> None:
+        """Have ``told`` called with every task that is settled from here, and its end."""
         before = self._timeouts.told
 
-        def both(d: Delivery, outcome: str, why: str) -> None:
+        def both(d: Delivery, end: End) -> None:
             if before is not None:
-                before(d, outcome, why)
-            told(d, outcome, why)
+                before(d, end)
+            told(d, end)
 
         self._timeouts.told = self._reaper.told = both
 
@@ -130,6 +131,8 @@ class Keeper:
         self.renewed_s = time.monotonic()
         self._meet(others)
         self._schedule(self._interval_s)
+        if not self._trouble:
+            self._unparking.look()
         done()
 
     def _check_server(self) -> None:
@@ -197,7 +200,7 @@ class Keeper:
         """End the leases on a queue that no process fetches from any more, once nothing is leased there; False: not yet."""
         if self._trouble or self._graves:
             return False
-        names = (*self._names, *self._former)
+        names = (*self._names, *self._graves.former)
         try:
             if any(self._broker.leased(queue, name) for name in names):
                 return False
@@ -224,8 +227,8 @@ class Keeper:
     def retire(self, process: str, board: ProcessBoard) -> None:
         """Go on renewing the name of a fenced process, which has dropped what it had not started, until nothing runs under it."""
         self._names.discard(process)
-        self._former[process] = board
-        self._watches.pop(process, None)
+        self._graves.former[process] = board
+        self._watches.drop(process)
 
     def bury(
         self, process: str, snapshot: Snapshot | None, *, charge: bool = True, overruns: Sequence[Overrun] = ()
@@ -235,24 +238,10 @@ class Keeper:
         ``overruns``: what it was killed for; that is settled first, and nobody else is charged.
         """
         self._names.discard(process)
-        self._former.pop(process, None)
-        self._watches.pop(process, None)
-        self._graves[process] = (snapshot, charge and not overruns, overruns)
+        self._watches.drop(process)
+        self._graves.add(process, snapshot, charge=charge, overruns=overruns)
         if not self._trouble:
-            self._dig()
-
-    def _dig(self) -> None:
-        for process, (snapshot, charge, overruns) in list(self._graves.items()):
-            try:
-                if overruns:
-                    self._timeouts.settle(process, overruns)
-                moved = self._reaper.bury(process, self._queues.leased, snapshot, charge=charge)
-            except OperationalError as exc:
-                self._fail(exc)
-                return
-            del self._graves[process]
-            if moved:
-                logger.warning("What process %s held goes back to its queues (%d)", process, moved)
+            self._try(self._graves.dig)
 
     def bury_the_rest(self) -> None:
         """Try a little longer, at the end: up to a third of a lease. What then is left is reaped by another node, and charged."""
@@ -262,7 +251,7 @@ class Keeper:
 
     def beat(self) -> None:
         """Renew all leases, and look at those of others."""
-        names = (*self._names, *self._former)
+        names = (*self._names, *self._graves.former)
         try:
             old = self._broker.renew(self._queues.leased, names, self._hello.lease_ms)
         except OperationalError as exc:
@@ -279,8 +268,10 @@ class Keeper:
         dead = self._look.look(strangers, time.monotonic())
         dead += [lease for lease in strangers if lease not in dead and self._identity.is_gone(lease.process)]
         self._reap(dead)
-        self._dig()
-        self._drop_former()
+        self._try(self._graves.dig)
+        self._try(self._graves.drop_former)
+        if not self._trouble:
+            self._unparking.look()
 
     def _reap(self, dead: list[Lease]) -> None:
         if not dead:
@@ -292,22 +283,11 @@ class Keeper:
         except OperationalError as exc:
             self._fail(exc)
 
-    def _drop_former(self) -> None:
-        for process, board in list(self._former.items()):
-            try:
-                # the broker is asked first: what is settled in between is then skipped, not returned
-                leased = [(queue, tag) for queue in self._queues.leased for tag, _ in self._broker.leased(queue, process)]
-                held = {tag for _, tag, *_ in board.held()}
-                dropped = [Settlement(queue, tag, "", RETURN) for queue, tag in leased if tag not in held]
-                if dropped:
-                    self._broker.settle(process, dropped, results=False)
-                if len(dropped) < len(leased):
-                    continue
-                self._reaper.bury(process, self._queues.leased, Snapshot())
-            except OperationalError as exc:
-                self._fail(exc)
-                return
-            del self._former[process]
+    def _try(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except OperationalError as exc:
+            self._fail(exc)
 
     def _fail(self, exc: OperationalError) -> None:
         """Note trouble with the broker, once; the next attempt comes soon, and the children go on meanwhile."""
@@ -321,74 +301,19 @@ class Keeper:
             self._beat.cancel()
         self._beat = self._loop.after(delay_s, self.beat)
 
-    # --- giving back ---
-
     def watch(self, process: str, board: ProcessBoard, flight: Flight | None = None) -> None:
         """Look at the board of a process that holds deliveries, until it holds none."""
-        if process not in self._watches:
-            self._watches[process] = watch = Watch(board, self._queues.known, self._broker, flight)
-            watch.glance()
-            self._loop.after(LOOK_S, lambda: self._look_at(process, watch))
+        self._watches.add(process, board, flight)
 
-    def _look_at(self, process: str, watch: Watch) -> None:
-        if self._watches.get(process) is not watch:
-            return  # it has died meanwhile, or was renamed
+    def recall(self, queue: str, limit: str, *, kept: str, left: Sequence[str], place: str) -> tuple[int, str]:
+        """See ``Broker.recall``; while the broker does not answer it is not asked again: OperationalError."""
+        if self._trouble:
+            raise OperationalError(f"{self._hello.broker_display} does not answer")
         try:
-            more = self._trouble or watch.look(process)  # while the broker is away, the beats alone try it
+            return self._broker.recall(queue, limit, kept=kept, left=left, place=place)
         except OperationalError as exc:
             self._fail(exc)
-            more = True
-        if more:
-            self._loop.after(LOOK_S, lambda: self._look_at(process, watch))
-        else:
-            del self._watches[process]
-
-    def leased(self, names: Sequence[str]) -> list[tuple[str, str, bytes]]:
-        """Return (queue, tag, message) of what is leased under these names; OperationalError if the broker does not answer."""
-        if self._trouble:
-            raise OperationalError(f"the broker {self._hello.broker_display} does not answer")
-        return [
-            (queue, tag, message)
-            for process in names
-            for queue in self._queues.leased
-            for tag, message in self._broker.leased(queue, process)
-        ]
-
-    def revoked(self) -> list[str]:
-        """Return the ids that the broker knows as revoked; OperationalError if it does not answer."""
-        return [shown(id) for id in self._broker.revoked()[1]]
-
-    def paused(self) -> Mapping[str, int]:
-        """Return the queues that are paused; OperationalError as above."""
-        return self._broker.paused().queues
-
-    def terminated(self, since: int) -> tuple[int, dict[str, str]]:
-        """See ``Broker.terminated``."""
-        return self._broker.terminated(since)
-
-    def revoke(self, ids: Sequence[str], signal: str) -> None:
-        """Record a revocation that was asked for without one."""
-        self._broker.revoke(ids, REVOKED_S, signal=signal)
-
-    def look_up(self, names: Sequence[str]) -> dict[tuple[str, str], str]:
-        """Return names and ids of the tasks that processes have leased, by queue and tag; {} if the broker does not answer."""
-        if self._trouble:
-            return {}
-        try:
-            leased = [
-                (queue, tag, message)
-                for process in names
-                for queue in self._queues.leased
-                for tag, message in self._broker.leased(queue, process)
-            ]
-        except OperationalError:
-            return {}
-        found = {}
-        for queue, tag, message in leased:
-            with suppress(EnvelopeError):
-                delivery = peek(message)
-                found[queue, tag] = f"{delivery.name}[{delivery.id}]"
-        return found
+            raise
 
     def close(self) -> None:
         if self._beat is not None:
@@ -413,64 +338,3 @@ class Keeper:
 def _reason(exc: OperationalError) -> str:
     """Return an error's text as a part of a sentence."""
     return str(exc).rstrip(".")
-
-
-def open_store(hello: Hello) -> tuple[Broker, Reaper]:
-    """Open the broker for a supervisor, with timeouts short enough for its renewals, and make its reaper."""
-    # lazy: what transport it is is only known once the hello has come
-    from fastq import transports
-
-    signer = make_signer(hello.security_key, hello.security_trusted_keys)
-    broker = transports.open_broker(hello.broker_url, transport_options(hello), signer)
-
-    def encode(exc: BaseException) -> tuple[str, bytes, str | None]:
-        # lazy: needed when a task has killed its process for the last time, which most workers never see
-        from fastq.remote import encode_exception
-        from fastq.serialization import Serializers
-
-        name = hello.result_serializer
-        return encode_exception(exc, Serializers(task=name, result=name, accept=(name,)))
-
-    reaper = Reaper(
-        broker,
-        backend_opener(hello),
-        max_deliveries=hello.max_deliveries,
-        run_once=hello.run_once,
-        unstored=hello.unstored,
-        encode=encode,
-    )
-    return broker, reaper
-
-
-def backend_opener(hello: Hello) -> Callable[[], Backend | None]:
-    """Return what opens the result store at its first call: few supervisors ever need it. None: results are disabled."""
-    opened: list[Backend] = []
-
-    def open_backend() -> Backend | None:
-        # lazy: as above
-        from fastq import transports
-
-        if hello.backend_url.startswith("disabled:"):
-            return None
-        if not opened:
-            options = transport_options(hello)
-            own = options if hello.backend_extra is None else replace(options, extra=hello.backend_extra)
-            opened.append(transports.open_backend(hello.backend_url, own))
-        return opened[0]
-
-    return open_backend
-
-
-def transport_options(hello: Hello) -> TransportOptions:
-    """Return the application's options with timeouts short enough for renewals."""
-    # lazy: as above
-    from fastq import transports
-
-    interval_s = hello.lease_ms / 3000
-    values: dict[str, Any] = dict(hello.transport)
-    given = transports.TransportOptions(**values)
-    return replace(
-        given,
-        connect_timeout_s=min(given.connect_timeout_s, interval_s * 0.4),
-        socket_timeout_s=min(given.socket_timeout_s, interval_s * 0.8),
-    )

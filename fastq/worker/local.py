@@ -11,6 +11,7 @@ from fastq.worker.node import WorkerProcess
 from fastq.worker.services import Services
 from fastq.worker.steering import Single, Steering
 from fastq.worker.tallies import Tallies
+from fastq.worker.untold import Untold
 
 if TYPE_CHECKING:
     from fastq.worker.asking import Asks
@@ -76,6 +77,9 @@ class LocalNode:
         )
         self.services = Services(self)
         keeper.tell(self.services.events.ended)
+        #: has the application told of what the supervisor settles
+        self.untold = Untold(self)
+        keeper.tell_end(self.untold.ended)
 
     @property
     def stage(self) -> Stage:

@@ -7,6 +7,7 @@ subreaper), which then learns of its death by itself.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
@@ -28,6 +29,9 @@ __all__ = ["main", "nursery_main"]
 
 #: signature of ``fastq.worker.process.run_process``
 RunProcess = Callable[..., int]
+
+#: seconds that hooks and receivers have which are told of a task whose process was killed
+TELL_S = 30.0
 
 #: signals that reach every process of a terminal or a service; only the supervisor acts on them
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
@@ -74,6 +78,8 @@ def nursery_main(link: Link, options: WorkerOptions, supervisor: int, *, run: Ru
             if "fork" in message:
                 before_fork(app, options)
                 _fork(link, app, options, supervisor, run, message["fork"])
+            elif "apart" in message:
+                _tell_apart(link, app, options, supervisor, message)
             elif "ask" in message:
                 _answer(link, app, options, message)
             elif "told" in message:
@@ -99,6 +105,34 @@ def _answer(link: Link, app: FastQ, options: WorkerOptions, question: Mapping[st
 
     link.send(reply_to(question, app, expand_node(options.hostname)))
     app._disconnect()
+
+
+def _tell_apart(link: Link, app: FastQ, options: WorkerOptions, supervisor: int, question: dict[str, Any]) -> None:
+    """Fork a process that tells of ends, if anybody is to be told; answer its pid, or 0.
+
+    Of its own: a hook may take long, and what it opens must be in no process that is forked later.
+    """
+    # lazy: as above
+    from fastq.worker.asking import packed, unpacked
+    from fastq.worker.procname import expand_node
+    from fastq.worker.telling import tell_ends, wanted
+
+    ends = unpacked(question["packed"])["ends"]
+
+    def be() -> None:
+        link.close()
+        set_process_name("Teller")
+        faulthandler.dump_traceback_later(TELL_S, exit=True)
+        move_in(app, options, expand_node(options.hostname))
+        tell_ends(app, ends)
+        app.close()
+
+    pid = 0
+    try:
+        pid = _adopted(supervisor, be) if wanted(app, ends) else 0
+    except Exception:  # the nursery must live
+        traceback.print_exc()
+    link.send({"answer": question["ask"], "packed": packed({"reply": pid})})
 
 
 def settle_in(options: WorkerOptions) -> tuple[FastQ, WorkerOptions, dict[str, Any]]:
@@ -157,8 +191,21 @@ def _nothing(signum: int, frame: object) -> None:
 
 
 def _fork(link: Link, app: FastQ, options: WorkerOptions, supervisor: int, run: RunProcess, request: dict[str, Any]) -> None:
-    """Fork one worker process by way of a process in between; tell the supervisor its pid."""
+    """Fork one worker process; tell the supervisor its pid."""
     child_fd, board_fd = link.take_fds(2)
+
+    def be() -> int:
+        link.close()
+        return live(app, options, request, Link.from_fd(child_fd), board_fd, run)
+
+    pid = _adopted(supervisor, be)
+    for fd in (child_fd, board_fd):
+        os.close(fd)
+    link.send({"forked": request["serial"], "pid": pid})
+
+
+def _adopted(supervisor: int, be: Callable[[], int | None]) -> int:
+    """Fork a process by way of one in between, so that it is the supervisor's child and dies with it; return its pid."""
     sys.stdout.flush()
     sys.stderr.flush()
     read_fd, write_fd = os.pipe()
@@ -170,25 +217,21 @@ def _fork(link: Link, app: FastQ, options: WorkerOptions, supervisor: int, run: 
             os._exit(0)
         os.close(read_fd)
         os.close(write_fd)
-        link.close()
-        _live(app, options, supervisor, run, request, child_fd, board_fd)
-    for fd in (write_fd, child_fd, board_fd):
-        os.close(fd)
+        _live(supervisor, be)
+    os.close(write_fd)
     pid_text = os.read(read_fd, 32)
     os.close(read_fd)
     os.waitpid(between, 0)
-    link.send({"forked": request["serial"], "pid": int(pid_text or 0)})
+    return int(pid_text or 0)
 
 
-def _live(
-    app: FastQ, options: WorkerOptions, supervisor: int, run: RunProcess, request: dict[str, Any], child_fd: int, board_fd: int
-) -> None:
-    """Be a worker process, from its first instruction to its last."""
+def _live(supervisor: int, be: Callable[[], int | None]) -> None:
+    """Be such a process, from its first instruction to its last."""
     code = 1
     try:
         if not die_with(supervisor, adopted=True):
             os._exit(0)
-        code = live(app, options, request, Link.from_fd(child_fd), board_fd, run)
+        code = be() or 0
     except BaseException:
         traceback.print_exc()
     finally:

@@ -62,6 +62,8 @@ class Orders:
             obey(order)
         except Exception:  # the consumer must live
             logger.exception("The order %r could not be carried out", order)
+        if "receipt" in order:
+            self._link.send({"receipt": order["receipt"]})
 
     def _named(self, process: str) -> None:
         if self.process:

@@ -18,6 +18,7 @@ from fastq.exceptions import EnvelopeError, WorkerLostError
 from fastq.records import DEAD, Delivery, Lease, Settlement, StoredResult
 from fastq.transports.base import Backend, Broker
 from fastq.worker.effects import effects_of, ended
+from fastq.worker.ends import LOST, End
 
 __all__ = ["Lost", "Plan", "Reaper", "Snapshot", "plan"]
 
@@ -134,8 +135,8 @@ class Reaper:
         self._run_once = frozenset(run_once)
         self._unstored = frozenset(unstored)
         self._encode = encode
-        #: told of every task that ends here, its outcome, and why
-        self.told: Callable[[Delivery, str, str], object] | None = None
+        #: told of every task that ends here, and how
+        self.told: Callable[[Delivery, End], object] | None = None
 
     def bury(self, process: str, queues: Sequence[str], snapshot: Snapshot | None, *, charge: bool = True) -> int:
         """Condemn a process of this node and hand back what it had leased; return how many deliveries went back to their queues.
@@ -217,10 +218,9 @@ class Reaper:
             backend.store(results)
         skipped = self._broker.settle(process, settlements, results=shared).skipped
         if self.told is not None:
-            deliveries = {item.tag: item.delivery for item in lost}
-            for settlement in settlements:
+            for settlement, item in zip(settlements, lost, strict=True):
                 if settlement.verdict == DEAD and settlement.tag not in skipped:
-                    self.told(deliveries[settlement.tag], "failed", _core.unpackb(settlement.detail or b"\x80").get("error", ""))
+                    self.told(item.delivery, End(LOST, queue, self._describe(item, process, how)))
 
     def _describe(self, item: Lost, process: str, how: str) -> str:
         if item.delivery.name in self._run_once:

@@ -83,7 +83,9 @@ class Reporter:
         """Carry out ``{"do": "events", "on": bool}``."""
         if order["on"] and self._trace is None:
             self._outbox = self._open_outbox()
-            trace = self._kept or Trace(other=self._ended, most=self._rate, silent=self._silent())
+            trace = self._kept
+            if trace is None:  # an empty one is false
+                trace = Trace(other=self._ended, most=self._rate, silent=self._silent())
             trace.take()
             self._kept = self._trace = self._runner.trace = trace
             self._allowed_s = time.monotonic()

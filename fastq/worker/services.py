@@ -12,7 +12,7 @@ from fastq.worker.cancelling import Cancelling
 from fastq.worker.eventing import Eventing
 from fastq.worker.heartbeat import Heartbeat
 from fastq.worker.http.doors import Doors
-from fastq.worker.keeper import transport_options
+from fastq.worker.opening import transport_options
 from fastq.worker.station import Station
 
 if TYPE_CHECKING:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from fastq._core import Tally
 from fastq.exceptions import Fenced
-from fastq.records import Fetch, Fetched, Settlement, StoredResult
+from fastq.records import RETRY, Fetch, Fetched, Publication, Settlement, StoredResult
 from fastq.transports.base import Backend, Broker
 
-__all__ = ["Settler", "Turn"]
+__all__ = ["Settler", "Turn", "published"]
 
 logger = logging.getLogger("fastq.worker.settler")
 
@@ -39,6 +39,8 @@ class Turn(NamedTuple):
     settled: list[Settlement]
     #: the process has lost its lease: it must take a new name before it can fetch
     fenced: bool
+    #: tags whose settlement changed nothing
+    skipped: tuple[str, ...] = ()
 
 
 class Settler:
@@ -61,6 +63,8 @@ class Settler:
         self.fenced = 0
         #: where that is counted too
         self.tally: Tally | None = None
+        #: told of what settlements have published: what follows, and retries; None: nobody wants to know
+        self.tell: Callable[[Sequence[Publication]], object] | None = None
 
     def __len__(self) -> int:
         """Return how many outcomes wait, an unanswered call included."""
@@ -136,8 +140,10 @@ class Settler:
             skipped = exc.skipped
         if skipped and not repeat:
             self._count_fenced(process, len(skipped))
+        if self.tell is not None and (sent := published(settlements, skipped)):
+            self.tell(sent)
         self._open = None
-        return Turn(fetched, settlements, fenced)
+        return Turn(fetched, settlements, fenced, skipped)
 
     def _store(self, settlements: list[Settlement]) -> None:
         """Store the results of a call in the backend, which is another server: first those that may be replaced later."""
@@ -168,6 +174,20 @@ class Settler:
             ids = [s.id for s in (*(self._open[1] if self._open else ()), *self._outcomes)]
             shown = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
             logger.warning("%d outcome(s) could not be settled; their tasks run again elsewhere: %s", len(ids), shown)
+
+
+def published(settlements: Sequence[Settlement], skipped: Collection[str] = ()) -> list[Publication]:
+    """Return the messages that settlements have sent, but what only went back to wait; the bodies of chords are sent by the broker,
+    with the last member."""
+    sent: list[Publication] = []
+    for s in settlements:
+        if s.tag in skipped:
+            continue
+        if s.effects is not None:
+            sent += s.effects.publications
+        if s.verdict == RETRY and not s.reason and s.message is not None:
+            sent.append(Publication(s.queue, s.message, s.level, s.delay_ms))
+    return sent
 
 
 def _size(settlement: Settlement) -> int:

@@ -28,12 +28,13 @@ from fastq.worker.foreground import Foreground, Wires
 from fastq.worker.giveback import LOOK_S
 from fastq.worker.hello import Hello, set_up_logging, unshared
 from fastq.worker.identity import Identity
-from fastq.worker.keeper import Keeper, open_store
+from fastq.worker.keeper import Keeper
 from fastq.worker.link import Link
 from fastq.worker.local import LocalNode
 from fastq.worker.loop import Loop
 from fastq.worker.node import WorkerProcess
 from fastq.worker.nursery import describe_failure, ignore_stop_signals, import_run_process, move_in, settle_in
+from fastq.worker.opening import open_store
 from fastq.worker.options import WorkerOptions
 from fastq.worker.overdue import Overdue
 from fastq.worker.procname import expand_node, set_process_name
@@ -294,6 +295,8 @@ class _LeaseKeeper:
             self._watch_limits(self._hello)
         elif "takes" in message and self._node is not None:
             self._node.steering.took(message["takes"])
+        elif "receipt" in message and self._node is not None:
+            self._node.services.events.confirmed(message["receipt"])
         elif "recycle" in message:
             logger.info("The worker ends (%s)", message["recycle"])
         elif "fenced" in message and self._keeper is not None:

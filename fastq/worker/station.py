@@ -1,17 +1,14 @@
 """Hear what is broadcast to the nodes, carry it out, answer. In the node's loop; whatever comes costs one log line at most.
 
-A request is a MessagePack map: method, arguments, destination (node names, None: all), pattern and matcher (instead of names),
-reply_to and ticket (whom to answer, None: nobody), expires_ms (the broker's clock, 0: never). A reply is a map too: ticket, node,
-reply.
+A request is a MessagePack map: method, arguments, destination (node names, None: all), reply_to and ticket (whom to answer, None:
+nobody), expires_ms (the broker's clock, 0: never). A reply is a map too: ticket, node, reply. Patterns are matched by who asks
+(``fastq/control/broadcasting.py``): a node reads none, because one that takes for ever to match would stop it.
 """
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import inspect
 import logging
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -20,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastq._core import unpackb
 from fastq.exceptions import DecodeError, OperationalError, SecurityError
+from fastq.security import REPLY
 from fastq.worker.asking import NoAnswer
 from fastq.worker.control import Command, Later, commands
 from fastq.worker.control.plain import pack
@@ -37,8 +35,8 @@ logger = logging.getLogger("fastq.worker.control")
 
 #: seconds between attempts to hear again, at most
 RETRY_S = 1.0
-#: characters of a pattern at most: a longer one is no name of nodes
-PATTERN_MAX = 256
+#: what is said to who sends a pattern
+PATTERN = "nodes match no patterns: ask for the names of those that live (app.control.matching), and name them as destination"
 #: lines about requests that are not obeyed within so many seconds; the others are counted
 LINES_MAX, QUIET_S = 10, 10.0
 #: signed requests whose tickets are remembered, so that one which was overheard cannot be sent again
@@ -52,9 +50,8 @@ class Request:
     method: str
     arguments: dict[str, Any]
     destination: tuple[str, ...] | None
-    pattern: str | None
-    #: "glob" or "pcre"
-    matcher: str
+    #: it asks the node to match a pattern; who does is told that nodes do not
+    patterned: bool
     reply_to: str | None
     ticket: str
     #: the broker's clock, Unix ms; 0: never
@@ -70,8 +67,7 @@ class Request:
         if not isinstance(values, dict):
             raise ValueError(f"a {type(values).__name__}, expected a map")
         method, ticket, reply_to = values.get("method"), values.get("ticket") or "", values.get("reply_to")
-        arguments, destination, pattern = values.get("arguments") or {}, values.get("destination"), values.get("pattern")
-        matcher, expires_ms = values.get("matcher") or "glob", values.get("expires_ms") or 0
+        arguments, destination, expires_ms = values.get("arguments") or {}, values.get("destination"), values.get("expires_ms") or 0
         if not isinstance(method, str) or not 0 < len(method) <= 255:
             raise ValueError("it names no method")
         if not isinstance(arguments, dict) or not all(isinstance(name, str) for name in arguments):
@@ -80,24 +76,14 @@ class Request:
             destination = [destination]
         if destination is not None and not (isinstance(destination, list) and all(isinstance(one, str) for one in destination)):
             raise ValueError("its destination is no list of node names")
-        if pattern is not None and not (isinstance(pattern, str) and len(pattern) <= PATTERN_MAX):
-            raise ValueError(f"its pattern is no text of up to {PATTERN_MAX} characters")
-        if matcher not in ("glob", "pcre"):
-            raise ValueError(f"its matcher is {matcher!r:.40}, expected glob or pcre")
         if not isinstance(ticket, str) or not isinstance(reply_to, str | None) or not isinstance(expires_ms, int):
             raise ValueError("ticket and reply_to must be text, expires_ms a number")
         names = None if destination is None else tuple(destination)
-        return cls(method, arguments, names, pattern, matcher, reply_to or None, ticket, expires_ms)
+        patterned = values.get("pattern") is not None
+        return cls(method, arguments, names, patterned, reply_to or None, ticket, expires_ms)
 
     def concerns(self, node: str) -> bool:
-        """Say whether a node is meant. ValueError: the pattern cannot be read."""
-        if self.pattern is not None:
-            if self.matcher == "glob":
-                return fnmatch.fnmatchcase(node, self.pattern)
-            try:
-                return re.match(self.pattern, node) is not None
-            except re.error as exc:
-                raise ValueError(f"its pattern {self.pattern!r} is no regular expression: {exc}") from exc
+        """Say whether a node is meant."""
         return self.destination is None or node in self.destination
 
 
@@ -226,6 +212,11 @@ class Station:
             return
         if not meant:
             return
+        if request.patterned:
+            self._disobey(message, ValueError(PATTERN))
+            if request.reply_to is not None:
+                self._reply(request, {"error": f"{request.method}: {PATTERN}"})
+            return
         now_ms = self._now_ms()
         if request.expires_ms and now_ms is not None and now_ms > request.expires_ms:
             logger.debug("The control request %s came too late", request.method)
@@ -300,6 +291,8 @@ class Station:
             data = pack({"ticket": request.ticket, "node": self._node.name, "reply": payload})
         except Exception as exc:  # not plain, for all that was done
             data = pack({"ticket": request.ticket, "node": self._node.name, "reply": _failure(request.method, exc)})
+        if self._signer is not None:
+            data = self._signer.seal(data, REPLY)
         try:
             self._channel.reply(request.reply_to, data)
         except Exception as exc:  # whoever asked may be gone, or the broker; the node goes on
@@ -314,5 +307,7 @@ def _failure(method: str, exc: Exception) -> dict[str, str]:
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
+    import difflib  # lazy: only where a name is wrong
+
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,4 +1,4 @@
-"""What steers the processes of a node while it runs: its size, its queues, and the autoscaler, in one place."""
+"""What steers the processes of a node while it runs: its size, its queues, rate limits, and the autoscaler, in one place."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from fastq.worker.autoscale import Autoscaler
 from fastq.worker.capacity import Capacity
 from fastq.worker.consuming import Consuming, Order
+from fastq.worker.recalls import Recalls
 
 if TYPE_CHECKING:
     from fastq.transports.base import Inspector
@@ -70,6 +71,7 @@ class Steering:
 
         self._crew = crew
         self.consuming = Consuming(loop, hello, node, queues, keeper, order=order, took_in=crew.took_in)
+        self.recalls = Recalls(loop, keeper, lambda: queues.known, node if hello.rates_own else "")
         self.capacity = Capacity(hello, order=order, processes=crew.resize, slots=set_slots)
         self.autoscaler = Autoscaler(
             loop,
@@ -91,6 +93,6 @@ class Steering:
 def _open_inspector(hello: Hello) -> Inspector:
     # lazy: most nodes do not scale themselves
     from fastq.transports import open_inspector
-    from fastq.worker.keeper import transport_options
+    from fastq.worker.opening import transport_options
 
     return open_inspector(hello.broker_url, transport_options(hello))

@@ -26,12 +26,13 @@ from fastq.worker.children import Children, receive
 from fastq.worker.deaths import deaths, describe, kill
 from fastq.worker.hello import Hello, set_up_logging, unshared
 from fastq.worker.identity import Identity
-from fastq.worker.keeper import Keeper, open_store
+from fastq.worker.keeper import Keeper
 from fastq.worker.kinship import adopt_orphans
 from fastq.worker.link import Link
 from fastq.worker.local import LocalNode
 from fastq.worker.loop import Loop
 from fastq.worker.nursery import STOP_SIGNALS
+from fastq.worker.opening import open_store
 from fastq.worker.options import WorkerOptions
 from fastq.worker.procname import expand_node
 from fastq.worker.queues import Queues
@@ -229,6 +230,7 @@ class Supervisor:
             tallies=Tallies(self._board.tallies),
             restarts=lambda: children.restarts,
         )
+        children.confirmed = self._node.services.events.confirmed
         try:
             self._node.services.open()
         except ImproperlyConfigured as exc:
@@ -407,6 +409,8 @@ class Supervisor:
                     self._keeper.unburied,
                 )
                 self._unfinished = True
+            if self._node is not None and self._exit_code is None:
+                self._node.untold.finish(FAREWELL_S if self._shutdown.stage < Stage.COLD else COLD_GRACE_S)
             self._keeper.close()
         if not self._handover:
             self._let_nursery_end()

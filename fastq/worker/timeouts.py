@@ -1,7 +1,8 @@
 """Settle tasks for which their process was killed: over their hard time limit, or revoked.
 
-Done by the supervisor, which knows no application: hooks and retries of the task do not run. After the death is confirmed, so that
-the process cannot settle the task itself any more, and before what it held is released, so that the task does not run again.
+Done by the supervisor, which knows no application: retries of the task do not run, and its hooks are told elsewhere (``untold``).
+After the death is confirmed, so that the process cannot settle the task itself any more, and before what it held is released, so
+that the task does not run again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fastq.exceptions import TaskRevokedError, TimeLimitExceeded
 from fastq.records import DEAD, DONE, Delivery, Registry, Settlement
 from fastq.transports.base import Backend, Broker
 from fastq.worker.effects import effects_of
+from fastq.worker.ends import REVOKED, TIMED_OUT, End
 from fastq.worker.hello import Hello
 from fastq.worker.limits import check
 
@@ -45,8 +47,8 @@ class Timeouts:
         self._hello = hello
         self._broker = broker
         self._backend = backend
-        #: told of every task that is settled here, its outcome, and why: its own process tells of it no more
-        self.told: Callable[[Delivery, str, str], object] | None = None
+        #: told of every task that is settled here, and of its end: its own process tells of it no more
+        self.told: Callable[[Delivery, End], object] | None = None
 
     def settle(self, process: str, overruns: Sequence[Overrun]) -> None:
         """Settle what this dead process still has leased of them. Raises OperationalError; call again then."""
@@ -55,7 +57,7 @@ class Timeouts:
 
         now_ms = self._broker.now_ms()
         settlements = []
-        ended: list[tuple[Delivery, int, str]] = []
+        ended: list[tuple[Delivery, End]] = []
         for queue in {overrun.queue for overrun in overruns}:
             leased = dict(self._broker.leased(queue, process))
             for overrun in overruns:
@@ -69,12 +71,14 @@ class Timeouts:
                         if overrun.signal
                         else self._settlement(d, overrun.hard_s, now_ms, process)
                     )
-                    ended.append((d, settlements[-1].verdict, overrun.signal or f"TimeLimitExceeded({overrun.hard_s:g})"))
+                    kind = REVOKED if overrun.signal else TIMED_OUT
+                    ended.append((d, End(kind, queue, overrun.signal, overrun.hard_s)))
         if settlements:
-            Settler(self._broker, self._backend()).turn(process, settlements, None)
+            skipped = Settler(self._broker, self._backend()).turn(process, settlements, None).skipped
             if self.told is not None:
-                for d, verdict, why in ended:
-                    self.told(d, "failed" if verdict == DEAD else "revoked", why)
+                for d, end in ended:
+                    if d.tag not in skipped:
+                        self.told(d, end)
 
     def _settlement(self, d: Delivery, hard_s: float, now_ms: int, process: str) -> Settlement:
         logger.warning(

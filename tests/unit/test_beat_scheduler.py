@@ -12,6 +12,7 @@ import pytest
 
 from fastq import FastQ, Task, chain, group
 from fastq.beat import ScheduleEntry, Scheduler
+from fastq.beat.definition import of_application
 from fastq.beat.entry import BeatLazyFunc
 from fastq.exceptions import ImproperlyConfigured
 from fastq.schedules import BaseSchedule, crontab, schedstate, schedule
@@ -275,6 +276,8 @@ def test_a_wrong_entry_is_refused_by_its_name(app: FastQ, entry: Any, said: str)
     app.conf.beat_schedule = {"x": entry}
     with pytest.raises(ImproperlyConfigured, match=said):
         Scheduler(app)
+    with pytest.raises(ImproperlyConfigured, match=said):
+        of_application(app, "x", entry)
 
 
 def test_merging_keeps_the_runs_of_known_entries_and_drops_the_others(app: FastQ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from fastq import FastQ, _core, signals
 from fastq.beat.making import tick_id
-from fastq.beat.shared import SharedScheduler
+from fastq.beat.shared import GATHER_MS, SharedScheduler
 from fastq.exceptions import ImproperlyConfigured, OperationalError, ScheduleNotFound
 from fastq.schedules import BaseSchedule, crontab, schedule
 from fastq.transports import TransportOptions, memory, open_inspector
@@ -110,6 +110,51 @@ def test_ticks_are_sent_when_they_are_due_and_not_before(site: Site) -> None:
     assert names(site.pass_s(beat, seconds=10)) == ["every"]
 
 
+def test_a_lone_tick_is_in_time_and_others_wait_for_company_no_longer_than_said(site: Site) -> None:
+    app = site.app({f"e{ms}": {"task": "tick", "schedule": 10 + ms / 1000} for ms in (0, 12, 35, 41, 100)})
+    beat = site.beat(app)
+    beat.tick()
+    fired: dict[str, int] = {}
+    for at_ms in range(9_990, 10_150):
+        site.store.clock = lambda: START_S + at_ms / 1000  # noqa: B023
+        if beat._rest_s() <= 0:
+            beat.tick()
+            fired.update(dict.fromkeys(names(site.sent(site.queue)), at_ms - 10_000))
+    assert fired == {"e0": 0, "e12": 12 + GATHER_MS, "e35": 12 + GATHER_MS, "e41": 12 + GATHER_MS, "e100": 100}
+
+
+def test_a_tick_of_an_entry_that_was_edited_is_sent_and_said_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fastq.beat")
+    app = site.app({"every": {"task": "tick", "schedule": 3.0}})
+    beat = site.beat(app)
+    beat.tick()
+    for n in range(3):
+        app.schedules.change("every", args=(n,))
+        beat._look = True
+        beat.tick()
+    assert names(site.pass_s(beat, seconds=3)) == ["every"]
+    assert caplog.text.count("Sending due task") == 1
+    assert len(beat._due._near + beat._due._far) == 1
+
+
+def test_a_tick_that_was_made_before_its_time_is_made_again_if_its_entry_is_edited_or_it_gets_late(site: Site) -> None:
+    app = site.app({f"e{ms}": {"task": "tick", "schedule": 10 + ms / 1000, "args": (1,)} for ms in (0, 200, 300, 400)})
+    beat = site.beat(app)
+    beat.tick()
+    site.pass_s(beat, seconds=10)
+    assert [entry.ahead is not None for _, entry in sorted(beat._due._entries.items())] == [False, True, True, True]
+    (in_time,) = site.pass_s(beat, seconds=0.201)
+    assert in_time.enqueued_ms == round((START_S + 10.2) * 1000)
+    app.schedules.change("e300", args=(2,))
+    beat._look = True
+    (edited,) = site.pass_s(beat, seconds=0.101)
+    assert edited.id == tick_id(beat._seed, "e300", round((START_S + 10.3) * 1000))
+    assert _core.unpackb(edited.body)[0] == [2]
+    (late,) = site.pass_s(beat, seconds=1)
+    assert late.enqueued_ms == round((START_S + 11.302) * 1000)
+    assert late.id == tick_id(beat._seed, "e400", round((START_S + 10.4) * 1000))
+
+
 def test_two_beats_send_each_tick_once_even_if_both_believe_to_lead(site: Site) -> None:
     app = site.app(EVERY)
     first, second = site.beat(app), site.beat(app)
@@ -174,7 +219,7 @@ def test_messages_and_definitions_are_signed_where_a_key_is_set(site: Site, capl
     forger = site.app()
     forger.schedules.add("forged", "tick", 1)
     site.pass_s(beat, seconds=10)
-    assert "'forged' cannot be used: the request is not signed" in caplog.text
+    assert "'forged' cannot be used: the periodic entry is not signed" in caplog.text
     assert app.schedules.get("forged").state == "broken"
 
 
@@ -283,7 +328,7 @@ def test_a_wrong_entry_is_said_and_the_others_are_taken_in(site: Site, caplog: p
     beat = site.beat(app)
     beat.tick()
     assert "beat_schedule['wrong'] has an unknown key 'shedule'" in caplog.text
-    assert "beat_schedule['none']: task is None" in caplog.text
+    assert "beat_schedule['none']['task'] = None: expected the name of a task" in caplog.text
     assert names(site.pass_s(beat, seconds=10)) == ["every"]
     assert app.schedules.get("wrong").state == "broken"
 

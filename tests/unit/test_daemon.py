@@ -65,6 +65,7 @@ def test_a_pid_file_that_was_left_is_taken_over(left: str, tmp_path: Path) -> No
     ended.wait()
     path = tmp_path / "w.pid"
     path.write_text(f"{ended.pid}\n" if left else "")
+    os.utime(path, (1, 1))
     with PidFile(str(path)):
         assert read_pid(path) == os.getpid()
 
@@ -90,8 +91,22 @@ def test_a_pid_file_where_nothing_can_be_written_is_an_error(tmp_path: Path) -> 
         pass
 
 
-def test_of_many_that_start_at_once_one_gets_the_pid_file(tmp_path: Path) -> None:
+def test_a_pid_file_that_is_just_being_written_is_not_taken_from_its_writer(tmp_path: Path) -> None:
     path = tmp_path / "w.pid"
+    path.touch()
+    writer = threading.Timer(0.2, lambda: path.write_text(f"{os.getppid()}\n"))
+    writer.start()
+    with pytest.raises(ImproperlyConfigured, match="which is running"), PidFile(str(path)):
+        pass
+    writer.join()
+    assert path.read_text() == f"{os.getppid()}\n"
+
+
+@pytest.mark.parametrize("left", ["", "1999999999\n"])
+def test_of_many_that_start_at_once_one_gets_the_pid_file(left: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pid"
+    if left:
+        path.write_text(left)
     script = (
         "import sys\nfrom fastq.daemon.pidfile import PidFile\nfrom fastq.exceptions import ImproperlyConfigured\n"
         "try:\n    with PidFile(sys.argv[1]):\n        print('got', flush=True); sys.stdin.read()\n"

@@ -118,3 +118,37 @@ def test_a_worker_that_is_alone_can_do_all_it_does_at_maxmemory(broker: RedisBro
         )
         assert number < 1000
     assert sorted(seen) == sorted(f"late{i}" for i in range(20))
+
+
+def test_turns_of_a_rate_limit_are_recalled_at_maxmemory(broker: RedisBroker, client: Any) -> None:
+    broker.publish("a", 1, [publication(f"call{i}", level=i % 2) for i in range(4)])
+    broker.renew(["default"], ["p1"], LEASE_MS)
+    fetched = broker.fetch(asked(1, n=4))
+    again = [
+        Settlement(
+            "default", tag, "x", RETRY, message=core.remark(item, 0, True), delay_ms=3_600_000, detail=b"t", level=int(tag[0])
+        )
+        for leased in fetched.leased
+        for tag, item in zip(leased.tags, leased.messages, strict=True)
+    ]
+    assert len(again) == 4
+    broker.settle("p1", again, results=True)
+    client.config_set("maxmemory", 1)
+    assert broker.recall("default", "t") == (4, "")
+    assert sorted(ids(broker.fetch(asked(2, n=4)))) == [f"call{i}" for i in range(4)]
+
+
+def test_what_is_parked_comes_back_at_maxmemory(broker: RedisBroker, server: RedisServer, client: Any) -> None:
+    new = core.new_ids(broker.now_ms(), 600)  # more than one step
+    broker.publish("a", 1, [publication(i) for i in new])
+    broker.pause(tasks=["task", "other"])
+    client.config_set("maxmemory", 1)
+    number = 0
+    while leased := broker.fetch(asked(number := number + 1, n=300)).leased:
+        parked = [Settlement("default", tag, "", RETURN, reason="task") for tag in leased[0].tags]
+        assert not broker.settle("p1", parked, results=False).skipped
+    assert client.zcard("fastq:{default}:delayed") == 600
+    assert broker.resume(tasks=["task"]).held == {"default"}
+    assert broker.unpark() and not broker.unpark()
+    assert broker.paused().tasks.keys() == {"other"} and not broker.paused().held
+    assert ids(broker.fetch(asked(number + 1, n=1000))) == new

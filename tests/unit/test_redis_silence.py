@@ -84,7 +84,7 @@ def test_a_worker_process_finds_out_within_a_lease(pool: str, tmp_path: Path, mo
         with Worker(tmp_path, "-P", pool, "-c", "1", "-l", "INFO").wait_ready() as worker:
             server.kill(signal.SIGSTOP)
             lost = "Connection to the broker lost: Redis at"
-            eventually(lambda: lost in worker.log, f"{lost!r} in the worker's log:\n{worker.log}", deadline_s=25)
+            eventually(lambda: lost in worker.log, lambda: f"{lost!r} in the worker's log:\n{worker.log}", deadline_s=25)
             assert "did not answer" in worker.log
             server.kill(signal.SIGCONT)
             assert worker.terminate() == 0, worker.log

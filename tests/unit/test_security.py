@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastq import _core
 from fastq.exceptions import ImproperlyConfigured, SecurityError
-from fastq.security import Signer, make_signer
+from fastq.security import ENTRY, REPLY, REQUEST, Signer, make_signer
 
 SECRET = "a secret of the whole team"
 MESSAGE = _core.encode(
@@ -88,6 +88,17 @@ def test_any_bytes_are_refused(data: bytes) -> None:
         signer(SECRET).check(data)
     with pytest.raises(SecurityError):
         signer(SECRET).check(b"\x9a" + data)
+
+
+def test_what_was_sealed_as_one_thing_is_nothing_else(own: Signer) -> None:
+    for kind in (REQUEST, REPLY, ENTRY):
+        sealed = own.seal(b"said", kind)
+        assert own.unseal(sealed, kind) == b"said"
+        for other in {REQUEST, REPLY, ENTRY} - {kind}:
+            with pytest.raises(SecurityError, match="wrong"):
+                own.unseal(sealed, other)
+    with pytest.raises(SecurityError, match="periodic entry is not signed"):
+        own.unseal(b"said", ENTRY)
 
 
 def test_another_secret_is_not_trusted() -> None:

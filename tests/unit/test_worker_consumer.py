@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fastq import _core
+from fastq import _core, signals
 from fastq._core import HELD, RETURNED, STARTED
 from fastq.records import RETURN, Lease, Settlement
 from tests.unit.worker_rig import DEADLINE_S, Rig, message, rig, wait_for
@@ -632,6 +632,55 @@ def test_a_wake_that_comes_during_a_check_is_not_lost() -> None:
         made.trouble.wake = wake  # type: ignore[method-assign]
         made.start()
         wait_for(lambda: ran.total == 1)
+
+
+# --- orders ---
+
+
+def test_an_order_given_before_a_message_was_sent_is_obeyed_before_that_is_taken_in() -> None:
+    happened: list[str] = []
+    started = threading.Event()
+
+    def order_and_send(number: int, name: str) -> str:
+        if name == "fetch" and not happened:  # this process has read what it was ordered, and is on its way to the broker
+            happened.append("asks")
+            assert started.wait(DEADLINE_S)
+            made.send({"order": {"do": "note"}})
+            made.publish(message("task"))
+        return ""
+
+    def received(**kwargs: Any) -> None:
+        happened.append("takes in")
+
+    signals.task_received.connect(received)
+    with rig({"task": lambda: happened.append("runs")}, start=False, fails=order_and_send) as made:
+        made.consumer.obey["note"] = lambda order: happened.append("obeys")
+        made.start()
+        started.set()
+        wait_for(lambda: len(happened) == 4, "order and task")
+    assert happened == ["asks", "obeys", "takes in", "runs"]
+
+
+def test_what_comes_from_a_queue_that_was_given_up_before_goes_back() -> None:
+    ran, started, asked = Ran(), threading.Event(), list[str]()
+
+    def order_and_send(number: int, name: str) -> str:
+        if name == "fetch" and not asked:
+            asked.append(name)
+            assert started.wait(DEADLINE_S)
+            made.send({"order": {"do": "queues", "known": ["a", "b"], "taken": ["b"], "change": 1, "anew": False}})
+            made.publish(message("task", 1), message("task", 2), queue="a")
+        return ""
+
+    with rig({"task": ran}, start=False, queues=("a", "b"), fails=order_and_send) as made:
+        made.start()
+        started.set()
+        wait_for(lambda: made.said("takes") == [1], "the change")
+        made.publish(message("task", 3), queue="b")
+        wait_for(lambda: ran.total, "the task from the queue that is left")
+        wait_for(lambda: made.inspector.depth("a") == {"ready": 2, "delayed": 0, "leased": 0, "dead": 0}, "all to go back")
+        assert [_core.peek(one).deliveries for one in made.inspector.peek("a", 9)] == [0, 0], "they are not charged"
+        assert ran.runs == {3: 1}
 
 
 # --- logging ---

@@ -178,3 +178,17 @@ def test_a_process_that_holds_is_watched_until_it_holds_nothing() -> None:
     node.turn_until(lambda: region.counter("watched") == 0)
     assert [_core.peek(m).id for m in node.broker.ready["default"]] == ["1", "2"]
     board.close()
+
+
+def test_every_node_goes_on_with_what_a_resume_has_left_at_its_start_and_with_its_beats() -> None:
+    node = Node()
+    node.broker.steps = [True] * 40
+    node.connect()
+    assert node.connected
+    node.turn_until(lambda: not node.broker.steps)
+    node.broker.steps = [True] * 3
+    node.broker.down = True
+    node.turn_until(lambda: not node.keeper.reachable)
+    assert node.broker.steps, "nothing is asked of a broker that does not answer"
+    node.broker.down = False
+    node.turn_until(lambda: not node.broker.steps)

@@ -28,11 +28,8 @@ def parked(made: Rig) -> dict[str, int]:
 
 def unpark(made: Rig, *names: str) -> None:
     made.broker.resume(tasks=names)
-    inspector = open_inspector(made.broker.url, TransportOptions())
-    try:
-        inspector.unpark("default", names)
-    finally:
-        inspector.close()
+    while made.broker.unpark():
+        pass
 
 
 # --- paused names ---

@@ -10,7 +10,8 @@ import pytest
 from fastq import FastQ, _core
 from fastq.exceptions import ImproperlyConfigured
 from fastq.records import RETRY, RETURN, Settlement
-from fastq.worker.rates import Rates, per_second
+from fastq.worker.rates import Rates, bucket_name, limit_name, per_second
+from fastq.worker.settler import published
 from tests.unit.worker_rig import message, rig, wait_for
 
 _names = itertools.count(1)
@@ -57,6 +58,7 @@ def test_what_is_over_the_limit_waits_in_the_broker_and_pays_once(app: FastQ) ->
         moved = [s for _, batch in made.trouble.settled for s in batch if s.verdict == RETRY]
         assert len(moved) == 3 and all(s.message is not None and _core.peek(s.message).paid for s in moved)
         assert [s.delay_ms for s in moved] == sorted(s.delay_ms for s in moved)
+        assert not published(moved), "what waits for its turn was not sent anew"
 
 
 def test_without_an_answer_of_the_broker_they_go_back(app: FastQ) -> None:
@@ -127,9 +129,69 @@ def test_a_limit_that_was_set_by_mistake_does_not_reach_into_the_one_that_correc
 
         rates.obey({"task": "t", "rate": "1/h"})
         assert delays(1)[-1] > 3_600_000
+        assert not rates.changed, "nothing was given a turn before"
         rates.obey({"task": "t", "rate": "100/s"})
+        assert rates.changed
+        rates.recall()
+        assert not rates.changed
         assert delays(2)[-1] < 1_000, "turns that were taken at the other rate do not count"
+        rates.obey({"task": "t", "rate": "100/s"})
+        assert not rates.changed, "it is the same"
         rates.obey({"task": "t", "rate": "1/h"})
-        assert delays(3)[0] > 3 * 3_600_000 - 60_000, "going back to it does not give turns again"
+        assert delays(3)[0] < 2 * 3_600_000, "nor do they when it goes back to it"
     finally:
         broker.close()
+
+
+@pytest.mark.parametrize("scope", ["fleet", "worker"])
+def test_what_a_process_makes_wait_until_it_hears_of_a_new_limit_is_limited_anew(app: FastQ, scope: str) -> None:
+    """The node recalls what waits at once; a process that hears of it later has gone on giving turns under the old limit."""
+    app.conf.worker_rate_limit_scope = scope
+    ran: list[int] = []
+
+    @app.task(name="t", rate_limit="1/h")
+    def t(i: int) -> None:
+        ran.append(i)
+
+    with rig({}, app=app, start=False, slots=4) as made:
+        made.publish(*(message("t", i) for i in range(4)))
+        made.start()
+        wait_for(lambda: made.inspector.depth("default")["delayed"] == 3)
+        assert len(ran) == 1
+        made.send({"order": {"do": "rate_limit", "task": "t", "rate": 0}})
+        wait_for(lambda: sorted(ran) == [0, 1, 2, 3])
+        wait_for(lambda: not any(made.inspector.depth("default").values()))
+
+
+def test_turns_are_recalled_as_soon_as_the_broker_answers(app: FastQ) -> None:
+    ran: list[int] = []
+
+    @app.task(name="t", rate_limit="1/h")
+    def t(i: int) -> None:
+        ran.append(i)
+
+    lost: list[str] = []
+
+    def fails(number: int, name: str) -> str:
+        if name == "recall" and len(lost) < 2:
+            lost.append("request" if not lost else "reply")
+            return lost[-1]
+        return ""
+
+    with rig({}, app=app, start=False, slots=4, fails=fails) as made:
+        made.publish(*(message("t", i) for i in range(3)))
+        made.start()
+        wait_for(lambda: made.inspector.depth("default")["delayed"] == 2)
+        made.send({"order": {"do": "rate_limit", "task": "t", "rate": 0}})
+        wait_for(lambda: sorted(ran) == [0, 1, 2])
+        assert lost == ["request", "reply"]
+
+
+@pytest.mark.parametrize("name", ["t", "ü" * 300, "t\0", "a|b"])
+def test_the_name_of_a_bucket_can_be_remembered_with_a_message(name: str) -> None:
+    for node in ("", "w1@" + "h" * 300):
+        limit = limit_name(name, node)
+        bucket = bucket_name(limit, 1 / 3_600).encode()
+        assert len(bucket) <= 200 and b"\0" not in bucket
+        assert limit == limit_name(name, node) != limit_name(name + "x", node)
+    assert bucket_name(limit, 0) == ""

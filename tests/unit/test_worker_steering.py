@@ -189,6 +189,9 @@ class Store:
     def condemn(self, leases: Sequence[Lease]) -> list[Lease]:
         return list(leases)
 
+    def unpark(self) -> bool:
+        return False
+
     def release(self, queue: str, process: str, marks: dict[str, bytes], *, gone: bool = True) -> int:
         self.leases.discard((queue, process))
         return 0

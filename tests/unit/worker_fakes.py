@@ -35,6 +35,8 @@ class FakeBroker:
         self.done: list[Settlement] = []
         self.calls: list[str] = []
         self.old: list[Lease] = []
+        #: what ``unpark`` answers, the last one first
+        self.steps: list[bool] = []
 
     def lease(self, queue: str, process: str, *messages: bytes) -> list[str]:
         """Let a process hold messages; return their tags."""
@@ -54,6 +56,10 @@ class FakeBroker:
 
     def terminated(self, since: int = 0) -> tuple[int, dict[str, str]]:
         return 0, {}
+
+    def unpark(self) -> bool:
+        self._call("unpark")
+        return bool(self.steps and self.steps.pop())
 
     def renew(self, queues: Sequence[str], processes: Sequence[str], lease_ms: int) -> list[Lease]:
         self._call("renew")

@@ -121,6 +121,10 @@ class Trouble:
         answer: list[int] = self.call("reserve", lambda: self._broker.reserve(bucket, n, period_us, burst))
         return answer
 
+    def recall(self, queue: str, limit: str, *, kept: str = "", left: Sequence[str] = (), place: str = "") -> tuple[int, str]:
+        answer: tuple[int, str] = self.call("recall", lambda: self._broker.recall(queue, limit, kept=kept, left=left, place=place))
+        return answer
+
     def revoke(self, ids: Sequence[str], expires_s: int) -> int:
         raise NotImplementedError
 

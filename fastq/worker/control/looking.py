@@ -15,7 +15,7 @@ from fastq.transports import open_inspector, url_fields
 from fastq.transports.base import PARKED_MS
 from fastq.worker.control import Later
 from fastq.worker.control.tasks import described, held
-from fastq.worker.keeper import transport_options
+from fastq.worker.opening import transport_options
 
 if TYPE_CHECKING:
     from fastq.worker.node import Node
@@ -134,6 +134,16 @@ def conf(node: Node, with_defaults: bool = False) -> Any:
 def report(node: Node) -> Any:
     """Return what belongs into a report of an error: versions, platform, settings."""
     return _later(node, {"what": "report"})
+
+
+def custom_commands(node: Node) -> Any:
+    """Return what is to be known of the commands that the application has added."""
+    return _later(node, {"what": "panel"})
+
+
+def custom_call(node: Node, name: str, words: Sequence[str] = ()) -> Any:
+    """Carry out a command of the application as a command line gives it: what the words mean, its own code says."""
+    return _later(node, {"what": "command", "name": name, "words": list(words)})
 
 
 def _later(node: Node, question: dict[str, Any], otherwise: Any = None) -> Later:
@@ -301,6 +311,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "registered": registered,
     "conf": conf,
     "report": report,
+    "custom_commands": custom_commands,
+    "custom_call": custom_call,
     "active_queues": active_queues,
     "stats": stats,
     "memsample": memsample,

@@ -8,7 +8,6 @@ from typing import Any
 
 from fastq._core import packb
 from fastq.exceptions import EncodeError
-from fastq.remote import repr_safe
 
 __all__ = ["pack", "plain"]
 
@@ -31,6 +30,13 @@ def plain(value: Any) -> Any:
         return list(value)
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
+    return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    # lazy: brings the serializers, and most supervisors need none
+    from fastq.remote import repr_safe
+
     return repr_safe(value)
 
 
@@ -38,13 +44,13 @@ def _reduced(value: Any, depth: int) -> Any:
     if value is None or isinstance(value, bool | float | str | bytes):
         return value
     if isinstance(value, int):
-        return value if -(2**63) <= value < 2**64 else repr_safe(value)
+        return value if -(2**63) <= value < 2**64 else _shown(value)
     if depth and isinstance(value, Mapping):
         return {_key(key): _reduced(one, depth - 1) for key, one in value.items()}
     if depth and isinstance(value, list | tuple | set | frozenset):
         return [_reduced(one, depth - 1) for one in value]
-    return plain(value) if isinstance(value, datetime.date | datetime.time) else repr_safe(value)
+    return plain(value) if isinstance(value, datetime.date | datetime.time) else _shown(value)
 
 
 def _key(key: Any) -> Any:
-    return key if isinstance(key, str) else repr_safe(key)
+    return key if isinstance(key, str) else _shown(key)

@@ -9,7 +9,6 @@ from fastq.exceptions import ImproperlyConfigured
 from fastq.settings.table import suggest
 from fastq.worker.capacity import CapacityError
 from fastq.worker.control import Later
-from fastq.worker.rates import per_second
 
 if TYPE_CHECKING:
     from fastq.worker.node import Node
@@ -117,6 +116,9 @@ def _no_queue(queue: Any) -> Reply | None:
 
 def rate_limit(node: Node, task_name: Any = None, rate_limit: Any = None, **ignored: Any) -> Reply | Later:
     """Let runs of a task begin at most this often from now on: "10/s", "100/m", "5/h", a number a second; 0: no limit."""
+    # lazy: brings what makes messages, and in most nodes no limit ever changes
+    from fastq.worker.rates import per_second
+
     try:
         rate = per_second(rate_limit)
     except ImproperlyConfigured as exc:
@@ -124,7 +126,9 @@ def rate_limit(node: Node, task_name: Any = None, rate_limit: Any = None, **igno
     if node.hello.rates_off:
         return {"error": "rate limits are switched off for this worker (worker_disable_rate_limits)"}
     order = {"do": "rate_limit", "task": task_name, "rate": rate}
-    return _limit(node, order, "new rate limit set successfully" if rate else "rate limit disabled successfully")
+    done = "new rate limit set successfully" if rate else "rate limit disabled successfully"
+    # told first: what is recalled is limited anew
+    return _limit(node, order, done, lambda: node.steering.recalls.begin(task_name, rate))
 
 
 def time_limit(node: Node, task_name: Any = None, soft: Any = None, hard: Any = None, **ignored: Any) -> Reply | Later:
@@ -150,14 +154,15 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
-def _limit(node: Node, order: dict[str, Any], done: str) -> Reply | Later:
-    """Give the order to all processes, present and future, if there is such a task."""
+def _limit(node: Node, order: dict[str, Any], done: str, then: Callable[[], object] = lambda: None) -> Reply | Later:
+    """Give the order to all processes, present and future, if there is such a task; ``then`` what follows."""
     name = order["task"]
     if not isinstance(name, str):
         return {"error": f"task_name={name!r}: expected the name of a task"}
 
     def give() -> Reply:
         node.order(order, standing=f"{order['do']} {name}")
+        then()
         return {"ok": done}
 
     if name in node.hello.tasks or name in node.hello.builtin:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastq._core import FINISHED, RETURNED, STARTED, peek
 from fastq.exceptions import EnvelopeError, FastQError
-from fastq.serialization import Serializers
 from fastq.worker.control.plain import pack
 
 if TYPE_CHECKING:
+    from fastq.serialization import Serializers
     from fastq.worker.node import Node, WorkerProcess
 
 __all__ = ["Held", "described", "held"]
@@ -19,9 +20,17 @@ __all__ = ["Held", "described", "held"]
 #: bytes of arguments that are shown; the node reads them itself, and must not choke on them
 BODY_MAX = 64 * 1024
 
-#: What a node reads without the application. Not pickle, which runs code; not yaml, nor what is compressed, of which a few bytes
-#: can become gigabytes.
-_READS = Serializers(accept=("msgpack", "json"))
+
+@functools.cache
+def _reads() -> Serializers:
+    """Return what a node reads without the application.
+
+    Not pickle, which runs code; not yaml, nor what is compressed, of which a few bytes can become gigabytes.
+    """
+    # lazy: half a MiB, and most supervisors are asked for no arguments
+    from fastq.serialization import Serializers
+
+    return Serializers(accept=("msgpack", "json"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +93,9 @@ def described(node: Node, queue: str, message: bytes, task: Held | None = None, 
 def _arguments(d: Any, options: dict[str, Any], *, safe: bool) -> tuple[Any, Any]:
     """Return arguments as far as they can be shown."""
     args, kwargs = options.get("argsrepr"), options.get("kwargsrepr")
-    if not safe and len(d.body) <= BODY_MAX and d.content_type in _READS.accept_base:
+    if not safe and len(d.body) <= BODY_MAX and d.content_type in _reads().accept_base:
         try:
-            args, kwargs = _READS.loads(d.content_type, d.body)
+            args, kwargs = _reads().loads(d.content_type, d.body)
             pack([args, kwargs])  # what cannot be sent is not shown
             return list(args), dict(kwargs)
         except Exception:  # whatever it is, it must not keep the other tasks from being shown
