@@ -1,16 +1,18 @@
 """Ten thousand periodic entries: what they cost a beat, and how late their ticks are.
 
-    python benchmarks/beat_load.py [--entries 10000] [--every 3600 100] [--seconds 30] [--broker redis://...]
+    python benchmarks/beat_load.py [--entries 10000] [--every 3600 300 100] [--seconds 30] [--warm 8] [--level L] [--broker URL]
 
 For each interval one beat runs on its own timetable. CPU is that of the beat's process (user and system) over the measured time,
-without its start; lateness is the time from when a tick is due to when the broker's clock stood when its message was made.
-Without --broker it starts a Redis server of its own. Needs the tests' directory beside it.
+without its start. Lateness is what the broker's clock said when it put a tick's message into the queue, less the tick's due time,
+of the last tick of each entry. "waited" is how long the beat was ready to run and other processes had the processors: it makes
+ticks late, and is the machine's. Without --broker it starts a Redis server of its own. Needs the tests' directory beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,15 +20,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fastq import _core
-from fastq.transports import TransportOptions, open_inspector
+from fastq.transports import TransportOptions, open_timetable
 from tests.chaos.beats import Beat
 from tests.servers import RedisServer
+from tests.workers import eventually
 
 MODULE = """
-import random
 from fastq import FastQ
-from fastq.beat.book import Schedules
 app = FastQ("load{every}", broker={url!r}, task_default_queue="load{every}")
 
 @app.task(name="tick")
@@ -34,7 +34,7 @@ def tick(name): pass
 """
 
 FILL = """
-import os, random, sys
+import random, sys
 sys.path.insert(0, {directory!r})
 from load import app
 from fastq.beat.definition import Definition, packed
@@ -51,37 +51,37 @@ timetable.edit([
 """
 
 
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def spent_s(pid: int) -> tuple[float, float]:
+    """Return for how long a process has run, and for how long it has waited for a processor."""
+    ran_ns, waited_ns, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    return int(ran_ns) / 1e9, int(waited_ns) / 1e9
 
 
-def measure(url: str, entries: int, every_s: int, seconds: float) -> None:
+def measure(url: str, entries: int, every_s: int, seconds: float, warm_s: float, level: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "load.py").write_text(MODULE.format(url=url, every=every_s))
         fill = Path(directory) / "fill.py"
         fill.write_text(FILL.format(directory=directory, every=every_s, entries=entries))
-        assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, str(fill)]) == 0
-        with Beat(Path(directory), app="load", level="WARNING") as beat:
-            time.sleep(8)
-            began, used = time.time(), cpu_s(beat.pid)
+        subprocess.check_call([sys.executable, str(fill)])
+        timetable = open_timetable(url, TransportOptions(), f"load{every_s}")
+        with Beat(Path(directory), app="load", level=level) as beat:
+            eventually(timetable.leader, "a beat that leads")
+            time.sleep(warm_s)
+            began_ms, began, (ran_s, waited_s) = timetable.now_ms(), time.time(), spent_s(beat.pid)
             time.sleep(seconds)
-            took, used = time.time() - began, cpu_s(beat.pid) - used
+            took, ended_ms, (ran_after_s, waited_after_s) = time.time() - began, timetable.now_ms(), spent_s(beat.pid)
             rss = next(line for line in Path(f"/proc/{beat.pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
             assert beat.end() == 0, beat.log
-        inspector = open_inspector(url, TransportOptions())
-        late: list[int] = []
-        for message in inspector.peek(f"load{every_s}", 1_000_000):
-            delivery = _core.peek(message)
-            due_ms = int(delivery.id.replace("-", "")[:12], 16)
-            if began * 1000 <= due_ms <= (began + took) * 1000:
-                late.append(delivery.enqueued_ms - due_ms)
-        inspector.close()
+        plans = timetable.entries().plans
+        timetable.close()
+    late = [plan.last_run_ms - plan.last_due_ms for plan in plans if began_ms <= plan.last_due_ms <= ended_ms - 1000]
     late.sort()
     shown = {name: late[min(int(len(late) * part), len(late) - 1)] for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
     print(
-        f"{entries} entries, each every {every_s} s: {len(late)} ticks in {took:.0f} s, CPU {100 * used / took:.2f}% of a core, "
-        f"late by {', '.join(f'{name} {value} ms' for name, value in shown.items())}, {rss.split(':')[1].strip()}",
+        f"{entries} entries, each every {every_s} s, -l {level}: {len(late)} ticks in {took:.0f} s, "
+        f"CPU {100 * (ran_after_s - ran_s) / took:.2f}% of a core, "
+        f"late by {', '.join(f'{name} {value} ms' for name, value in shown.items())}, {sum(one > 50 for one in late)} over 50 ms, "
+        f"{rss.split(':')[1].strip()}; waited {1000 * (waited_after_s - waited_s) / took:.1f} ms/s, load {os.getloadavg()[0]:.1f}",
         flush=True,
     )
 
@@ -89,14 +89,16 @@ def measure(url: str, entries: int, every_s: int, seconds: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=10_000)
-    parser.add_argument("--every", type=int, nargs="+", default=[3600, 100])
+    parser.add_argument("--every", type=int, nargs="+", default=[3600, 300, 100])
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--warm", type=float, default=8.0, help="s before it is measured; an entry's first tick costs more")
+    parser.add_argument("--level", default="WARNING")
     parser.add_argument("--broker")
     given = parser.parse_args()
     server = None if given.broker else RedisServer()
     try:
         for every_s in given.every:
-            measure(given.broker or server.url, given.entries, every_s, given.seconds)  # type: ignore[union-attr]
+            measure(given.broker or server.url, given.entries, every_s, given.seconds, given.warm, given.level)  # type: ignore[union-attr]
     finally:
         if server is not None:
             server.stop()

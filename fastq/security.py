@@ -18,7 +18,7 @@ from typing import Any
 
 from fastq.exceptions import ImproperlyConfigured, SecurityError
 
-__all__ = ["Signer", "make_signer"]
+__all__ = ["ENTRY", "REPLY", "REQUEST", "Signer", "make_signer"]
 
 HMAC_SHA256, ED25519 = 1, 2
 #: bytes of a signature, by kind
@@ -30,8 +30,14 @@ MIN_SECRET_CHARS = 16
 _PLAIN_HEAD, _SIGNED_HEAD = 0x99, 0x9A
 _MARK = 0xC1
 _BIN8 = 0xC4
-#: what the signature of a control request covers first
-_REQUEST = b"fastq control request\n"
+#: what the signature of a control request, an answer to one, and an entry of a timetable covers first: none passes for another
+REQUEST, REPLY, ENTRY = b"fastq control request\n", b"fastq control reply\n", b"fastq timetable entry\n"
+#: kind -> (what it is, what is done with signed ones only)
+_SEALED = {
+    REQUEST: ("request", "this worker obeys signed requests only (security_key is set)"),
+    REPLY: ("answer", "with security_key only signed ones are believed"),
+    ENTRY: ("periodic entry", "with security_key only signed ones are sent"),
+}
 
 
 class Signer:
@@ -88,34 +94,37 @@ class Signer:
             return
         raise SecurityError("the message has no signature that this version can read")
 
-    def seal(self, request: bytes) -> bytes:
-        """Return a control request with its signature behind it. ImproperlyConfigured where there is no key to sign with.
+    def seal(self, said: bytes, kind: bytes = REQUEST) -> bytes:
+        """Return a control request, an answer (REPLY) or a periodic entry (ENTRY) with its signature behind it.
+
+        ImproperlyConfigured where there is no key to sign with.
 
         A signed task is no signed request, nor the other way round: what is covered begins with other bytes.
         """
         if self._sign is None:
             raise ImproperlyConfigured(
-                "control requests must be signed, but only keys to check with are set: security_key names none to sign with"
+                f"a {_SEALED[kind][0]} must be signed, but only keys to check with are set: security_key names none to sign with"
             )
-        return request + self._head + self._sign(_REQUEST + request + self._head)
+        return said + self._head + self._sign(kind + said + self._head)
 
-    def unseal(self, sealed: bytes) -> bytes:
-        """Return the control request without its signature; SecurityError unless that is a good one of a trusted key."""
-        for kind, size in _SIZES.items():
+    def unseal(self, sealed: bytes, kind: bytes = REQUEST) -> bytes:
+        """Return what was sealed as such without its signature; SecurityError unless that is a good one of a trusted key."""
+        what, rule = _SEALED[kind]
+        for number, size in _SIZES.items():
             head = 3 + _KEY_ID_BYTES
             at = len(sealed) - size - head
-            if at < 0 or sealed[at : at + 3] != bytes([_BIN8, 1 + _KEY_ID_BYTES + size, kind]):
+            if at < 0 or sealed[at : at + 3] != bytes([_BIN8, 1 + _KEY_ID_BYTES + size, number]):
                 continue
-            check = self._checks.get((kind, sealed[at + 3 : at + head]))
+            check = self._checks.get((number, sealed[at + 3 : at + head]))
             if check is None:
                 raise SecurityError(
-                    f"the request is signed with the key {sealed[at + 3 : at + head].hex()}, which is not trusted here: "
+                    f"the {what} is signed with the key {sealed[at + 3 : at + head].hex()}, which is not trusted here: "
                     "add it to security_trusted_keys"
                 )
-            if not check(_REQUEST + sealed[: at + head], sealed[at + head :]):
-                raise SecurityError("the signature of the request is wrong: it was changed on its way, or forged")
+            if not check(kind + sealed[: at + head], sealed[at + head :]):
+                raise SecurityError(f"the signature of the {what} is wrong: it was changed on its way, or forged")
             return sealed[:at]
-        raise SecurityError("the request is not signed, and this worker obeys signed requests only (security_key is set)")
+        raise SecurityError(f"the {what} is not signed, and {rule}")
 
 
 def make_signer(key: str | None, trusted: Iterable[str] = ()) -> Signer | None:

@@ -10,7 +10,11 @@ __all__ = [
     "ALL_STATES",
     "EXCEPTION_STATES",
     "FAILURE",
+    "IGNORED",
+    "NONE_PRECEDENCE",
     "PENDING",
+    "PRECEDENCE",
+    "PRECEDENCE_LOOKUP",
     "PROPAGATE_STATES",
     "READY_STATES",
     "RECEIVED",
@@ -32,6 +36,7 @@ FAILURE = "FAILURE"
 REVOKED = "REVOKED"
 REJECTED = "REJECTED"
 RETRY = "RETRY"
+IGNORED = "IGNORED"
 
 READY_STATES = frozenset({SUCCESS, FAILURE, REVOKED})
 UNREADY_STATES = frozenset({PENDING, RECEIVED, STARTED, REJECTED, RETRY})
@@ -39,13 +44,15 @@ EXCEPTION_STATES = frozenset({RETRY, FAILURE, REVOKED})
 PROPAGATE_STATES = frozenset({FAILURE, REVOKED})
 ALL_STATES = READY_STATES | UNREADY_STATES
 
-_ORDER = (SUCCESS, FAILURE, None, REVOKED, STARTED, RECEIVED, REJECTED, RETRY, PENDING)
-_RANK = {name: rank for rank, name in enumerate(_ORDER)}
+#: the states, from that which wins to that which loses; None: a custom one
+PRECEDENCE = [SUCCESS, FAILURE, None, REVOKED, STARTED, RECEIVED, REJECTED, RETRY, PENDING]
+PRECEDENCE_LOOKUP = {name: rank for rank, name in enumerate(PRECEDENCE)}
+NONE_PRECEDENCE = PRECEDENCE_LOOKUP[None]
 
 
 def precedence(name: str) -> int:
     """Return the rank of a state: lower wins; custom states share the rank behind FAILURE."""
-    return _RANK.get(name, _RANK[None])
+    return PRECEDENCE_LOOKUP.get(name, NONE_PRECEDENCE)
 
 
 class state(str):

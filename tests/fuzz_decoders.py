@@ -110,7 +110,7 @@ def read_request(data: bytes) -> None:
 
 def _requests() -> list[bytes]:
     values = {"method": "ping", "arguments": {"n": 1}, "destination": ["w1@host"], "reply_to": "r", "ticket": "t", "expires_ms": 5}
-    return [_core.packb(values), _core.packb({**values, "destination": None, "pattern": "w*"})]
+    return [_core.packb(values), _core.packb({**values, "destination": None, "pattern": "(a+)+$", "matcher": "pcre"})]
 
 
 def _check(data: bytes) -> None:

@@ -19,13 +19,23 @@ POOLS = ("prefork", "threads", "gevent", "eventlet", "solo", "asyncio")
 DEADLINE_S = 60.0
 
 
-def eventually(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S, every_s: float = 0.01) -> None:
-    """Wait until ``condition()`` is true; AssertionError naming ``what`` if it does not come true in time."""
-    deadline = time.monotonic() + deadline_s
+def eventually(
+    condition: Callable[[], object], what: str | Callable[[], str], deadline_s: float = DEADLINE_S, every_s: float = 0.01
+) -> None:
+    """Wait until ``condition()`` is true; AssertionError naming ``what`` if it does not come true in time.
+
+    ``what`` that shows a state (a log, what was counted) is a callable: of interest is how it was at the end.
+    While the whole machine stands still (a container that is frozen for a snapshot) nobody could have done anything, so of a
+    longer gap between two looks one second counts.
+    """
+    waited_s, looked_s = 0.0, time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {deadline_s:g} s: {what}")
+        if waited_s > deadline_s:
+            raise AssertionError(f"not within {deadline_s:g} s: {what() if callable(what) else what}")
         time.sleep(every_s)
+        now_s = time.monotonic()
+        waited_s += min(now_s - looked_s, 1.0 + every_s)
+        looked_s = now_s
 
 
 def children(pid: int) -> list[int]:
@@ -77,11 +87,11 @@ class Worker:
             assert self.process.poll() is None, f"the worker ended with {self.process.returncode}:\n{self.log}"
             return " ready." in self.log
 
-        eventually(ready, f"worker ready; its log:\n{self.log}")
+        eventually(ready, lambda: f"worker ready; its log:\n{self.log}")
         return self
 
     def wait_log(self, text: str) -> None:
-        eventually(lambda: text in self.log, f"{text!r} in the worker's log:\n{self.log}")
+        eventually(lambda: text in self.log, lambda: f"{text!r} in the worker's log:\n{self.log}")
 
     def pool_pids(self) -> list[int]:
         """Return the pids of the processes that run tasks just now (solo: the worker itself); [] while there is none."""

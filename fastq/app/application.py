@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fastq import shared, signals
 from fastq.app.clock import Clock
 from fastq.app.connections import Connections
+from fastq.app.counting import LogicalClock
+from fastq.app.launching import Launching
 from fastq.app.modules import Packages, discover, import_configured
 from fastq.app.names import main_name, named
 from fastq.app.once import ForkSignal, OnceSignal
@@ -30,7 +32,7 @@ __all__ = ["FastQ"]
 _MEANINGLESS = ("loader", "amqp", "events", "log", "control")
 
 
-class FastQ(Tasks, Sending, Periodic, Connections, Clock):
+class FastQ(Tasks, Sending, Periodic, Connections, Launching, Clock):
     """A task queue application: settings, tasks and connections belong to it.
 
     Making one reads no settings and opens nothing; settings are read at their first use, connections opened at the first send.
@@ -89,6 +91,8 @@ class FastQ(Tasks, Sending, Periodic, Connections, Clock):
         self.on_after_finalize = OnceSignal(name="app.on_after_finalize")
         #: in the child of a fork
         self.on_after_fork = ForkSignal(self, "app.on_after_fork")
+        #: numbers that only rise
+        self.clock = LogicalClock()
         self._configured = False
         self._discoveries: list[tuple[Packages, str | None]] = []
         self._lock = threading.RLock()

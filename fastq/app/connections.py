@@ -223,6 +223,12 @@ class Connections:
 
     connection_for_write = connection_for_read
 
+    def connection_or_acquire(self, connection: Connection | None = None, pool: bool = True, **options: Any) -> Connection:
+        """Return the given handle, else one on the broker; either serves a ``with`` statement."""
+        return self.connection() if connection is None else connection
+
+    default_connection = connection_or_acquire
+
     def open_broker(self, longest_s: float | None = None) -> Broker:
         """Return a broker of one's own; it connects at its first call. ``longest_s``: no server is waited for longer."""
         from fastq.transports import open_broker  # lazy: only where a connection is made

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
+    from fastq.app.channel import Channel
 
 __all__ = ["Connection"]
 
 
 class Connection:
-    """A place where messages are kept. It holds no socket: every part of fastq opens its own."""
+    """A place where messages are kept. It holds no socket but that of its channels: every part of fastq opens its own."""
 
     def __init__(self, app: FastQ, url: str | None = None) -> None:
         self.app = app
         self.url = url or app.broker_url
+        self._default: Channel | None = None
+        self._channels: list[Channel] = []
 
     def as_uri(self, include_password: bool = False, mask: str = "**") -> str:
         """Return the URL, its password masked unless ``include_password``."""
@@ -56,8 +59,26 @@ class Connection:
         """See whether the broker answers."""
         return self.ensure_connection()
 
+    def channel(self) -> Channel:
+        """Return what looks at queues, its caller's to close; at the latest it is closed with this."""
+        from fastq.app.channel import Channel  # lazy: only where code asks for one
+
+        opened = Channel(self.app, self.url)
+        self._channels.append(opened)
+        return opened
+
+    @property
+    def default_channel(self) -> Channel:
+        """Return one such, always the same."""
+        if self._default is None:
+            self._default = self.channel()
+        return self._default
+
     def close(self) -> None:
-        """Nothing is open."""
+        """Close its channels; nothing else is open."""
+        channels, self._channels, self._default = self._channels, [], None
+        for channel in channels:
+            channel.close()
 
     release = close
 

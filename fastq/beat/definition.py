@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from fastq import _core
-from fastq.config import suggest
+from fastq.beat.given import MISSED, Missed, checked_missed, given
 from fastq.exceptions import DecodeError, EncodeError, FastQError, ImproperlyConfigured
 from fastq.formats import msgpack
 from fastq.schedules import BaseSchedule, from_plain, maybe_schedule
+from fastq.security import ENTRY
 from fastq.serialization import MSGPACK
 
 if TYPE_CHECKING:
@@ -20,14 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MISSED", "Definition", "Missed", "Origin", "checked", "of_application", "packed", "unpacked"]
 
-#: what happens to ticks that nobody fired in time
-Missed = Literal["once", "skip", "all"]
-MISSED: tuple[Missed, ...] = ("once", "skip", "all")
 #: who has said so last: the application's code, or the API and the command line
 Origin = Literal["app", "api"]
 
 _VERSION = 1
-_KNOWN = ("task", "schedule", "args", "kwargs", "options", "relative", "missed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,36 +60,17 @@ class Definition:
 def of_application(app: FastQ, name: str, entry: Any) -> Definition:
     """Return an entry of ``beat_schedule`` as a definition. ImproperlyConfigured says what is wrong with it."""
     where = f"beat_schedule[{name!r}]"
-    if not isinstance(name, str) or not name:
-        raise ImproperlyConfigured(f"beat_schedule has an entry named {name!r}: expected text")
-    if not isinstance(entry, Mapping):
-        entry = _fields(entry, where)
-    for key in entry:
-        if key not in _KNOWN and key != "name":
-            raise ImproperlyConfigured(f"{where} has an unknown key {key!r}{suggest(str(key), list(_KNOWN))}")
-    task = entry.get("task")
-    task = getattr(task, "name", task)
-    if not isinstance(task, str) or not task:
-        raise ImproperlyConfigured(f"{where}: task is {task!r}, expected the name of a task")
-    said = entry.get("schedule")
-    if said is None:
-        raise ImproperlyConfigured(f"{where} has no schedule: expected seconds, a timedelta, crontab or another schedule")
-    options = dict(entry.get("options") or {})
-    missed = cast(Missed, options.pop("missed", None) or entry.get("missed") or "once")
-    if not isinstance(said, int | float | timedelta) and not callable(getattr(said, "next_after", getattr(said, "is_due", None))):
-        raise ImproperlyConfigured(f"{where}: schedule is {said!r}, expected seconds, a timedelta, crontab or another schedule")
+    said = given(app, name, entry, ("next_after", "is_due"))
     try:
-        schedule = maybe_schedule(said, bool(entry.get("relative", False)), app=app)
-        try:
-            plain: Mapping[str, Any] | None = schedule.to_plain()
-        except (TypeError, AttributeError):  # of a class of the application's own
-            plain = None
-    except (TypeError, ValueError) as exc:
+        plain: Mapping[str, Any] | None = said["schedule"].to_plain()
+    except (TypeError, AttributeError):  # of a class of the application's own
+        plain = None
+    except ValueError as exc:
         raise ImproperlyConfigured(f"{where}: {exc}") from exc
     definition = checked(
         Definition(
-            task, plain, tuple(entry.get("args") or ()), dict(entry.get("kwargs") or {}), options, missed, "app", "",
-            str(app.timezone),
+            said["task"], plain, tuple(said.get("args") or ()), dict(said.get("kwargs") or {}), said["options"], said["missed"],
+            "app", "", str(app.timezone),
         ),
         where,
     )  # fmt: skip
@@ -102,8 +79,7 @@ def of_application(app: FastQ, name: str, entry: Any) -> Definition:
 
 def checked(definition: Definition, where: str) -> Definition:
     """Return the definition; ImproperlyConfigured for what no entry can have."""
-    if definition.missed not in MISSED:
-        raise ImproperlyConfigured(f"{where}: missed={definition.missed!r} is not one of {', '.join(MISSED)}")
+    checked_missed(definition.missed, where)
     if "task_id" in definition.options:
         raise ImproperlyConfigured(f"{where}: task_id cannot be an option of a periodic task: every tick has an id of its own")
     return definition
@@ -125,13 +101,13 @@ def packed(app: FastQ, definition: Definition) -> bytes:
             "call": call,
         }
     )
-    return written if app.signer is None else app.signer.seal(written)
+    return written if app.signer is None else app.signer.seal(written, ENTRY)
 
 
 def unpacked(app: FastQ, data: bytes) -> Definition:
     """Read a definition. SecurityError for an unsigned one where messages are signed, DecodeError for what is none."""
     if app.signer is not None:
-        data = app.signer.unseal(data)
+        data = app.signer.unseal(data, ENTRY)
     said = _core.unpackb(data)
     try:
         if not isinstance(said, dict) or said["v"] != _VERSION:
@@ -162,10 +138,3 @@ def _call(app: FastQ, definition: Definition) -> tuple[str, bytes]:
 def _digest(app: FastQ, definition: Definition) -> str:
     said = [definition.task, definition.schedule, *_call(app, definition), definition.missed, definition.zone]
     return hashlib.sha256(msgpack.dumps(said)).hexdigest()[:16]
-
-
-def _fields(entry: Any, where: str) -> dict[str, Any]:
-    """Return the fields of an entry that is an object, such as Celery's ScheduleEntry."""
-    if not hasattr(entry, "task") or not hasattr(entry, "schedule"):
-        raise ImproperlyConfigured(f"{where} is {type(entry).__name__}: expected a mapping with 'task' and 'schedule'")
-    return {key: getattr(entry, key) for key in ("task", "schedule", "args", "kwargs", "options") if hasattr(entry, key)}

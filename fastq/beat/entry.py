@@ -7,17 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fastq.canvas.texts import reprcall
-from fastq.config import suggest
-from fastq.exceptions import ImproperlyConfigured
-from fastq.schedules import BaseSchedule, maybe_schedule, schedstate, schedule
+from fastq.schedules import maybe_schedule, schedstate, schedule
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
 
-__all__ = ["BeatLazyFunc", "ScheduleEntry", "checked"]
+__all__ = ["BeatLazyFunc", "ScheduleEntry"]
 
-#: what an entry of ``beat_schedule`` says; ``missed`` is for the shared scheduler
-_KEYS = ("task", "schedule", "args", "kwargs", "options", "relative", "missed")
 _EDITABLE = ("task", "schedule", "args", "kwargs", "options")
 
 
@@ -125,37 +121,3 @@ class ScheduleEntry:
         return type(self), (
             self.name, self.task, self.last_run_at, self.total_run_count, self.schedule, self.args, self.kwargs, self.options,
         )  # fmt: skip
-
-
-def checked(name: str, entry: Any) -> dict[str, Any]:
-    """Return an entry of ``beat_schedule`` as it was given; ImproperlyConfigured says what in it cannot be meant."""
-    where = f"beat_schedule[{name!r}]"
-    if not isinstance(entry, Mapping):
-        raise ImproperlyConfigured(f"{where} = {entry!r}: expected a mapping such as {{'task': 'mail.send', 'schedule': 30.0}}")
-    for key in entry:
-        if key not in _KEYS and key != "name":
-            raise ImproperlyConfigured(
-                f"{where} has an unknown key {key!r}{suggest(str(key), list(_KEYS))}; known: {', '.join(_KEYS)}"
-            )
-    task = entry.get("task")
-    task = getattr(task, "name", task)
-    if not isinstance(task, str) or not task:
-        raise ImproperlyConfigured(f"{where}['task'] = {task!r}: expected the name of a task")
-    when = entry.get("schedule")
-    try:
-        maybe = maybe_schedule(when) if not isinstance(when, BaseSchedule) else when
-    except (AttributeError, TypeError, ValueError) as exc:
-        maybe, reason = None, f" ({exc})" if isinstance(exc, ValueError) else ""
-    else:
-        reason = ""
-    if maybe is None or not callable(getattr(maybe, "is_due", None)):
-        raise ImproperlyConfigured(
-            f"{where}['schedule'] = {when!r}: expected seconds, a timedelta, crontab(...), solar(...) or a schedule of your own"
-            f"{reason}"
-        )
-    if isinstance(entry.get("args"), str) or not isinstance(entry.get("args") or (), Sequence):
-        raise ImproperlyConfigured(f"{where}['args'] = {entry['args']!r}: expected a list or tuple")
-    for key in ("kwargs", "options"):
-        if not isinstance(entry.get(key) or {}, Mapping):
-            raise ImproperlyConfigured(f"{where}[{key!r}] = {entry[key]!r}: expected a mapping")
-    return {**entry, "task": task}

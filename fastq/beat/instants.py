@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -55,28 +54,27 @@ def first_due_ms(schedule: BaseSchedule, now_ms: int, last_due_ms: int = 0) -> i
 
 def steps(
     schedule: BaseSchedule, due_ms: int, now_ms: int, *, missed: Missed, grace_ms: int, deadline_ms: int | None
-) -> Iterator[Step]:
-    """Yield what is to be done at ``now_ms`` with an entry that is due, in order.
+) -> list[Step]:
+    """Return what is to be done at ``now_ms`` with an entry that is due, in order.
 
     ``once``: one run for however many ticks were missed. ``skip``: none for those that are more than ``grace_ms`` late. ``all``:
     one run for each, ``CATCH_UP`` of them at once. ``deadline_ms``: of a crontab, no tick older than that is made up for.
     """
-    oldest_ms = now_ms - deadline_ms if deadline_ms is not None and isinstance(schedule, crontab) else 0
+    oldest_ms = now_ms - grace_ms if missed == "skip" else 0
+    if deadline_ms is not None and isinstance(schedule, crontab):
+        oldest_ms = max(oldest_ms, now_ms - deadline_ms)
     following = next_due_ms(schedule, due_ms)
+    if following > now_ms:  # nearly always
+        return [Step(due_ms, following, due_ms >= oldest_ms)]
     if missed == "all":
-        for _ in range(CATCH_UP):
-            yield Step(due_ms, following, due_ms >= oldest_ms)
-            if following > now_ms:
-                return
+        found = [Step(due_ms, following, due_ms >= oldest_ms)]
+        while following <= now_ms and len(found) < CATCH_UP:
             due_ms, following = following, next_due_ms(schedule, following)
-        return
-    latest_ms = due_ms
-    if following <= now_ms:
-        latest = schedule.latest_between(moment(due_ms), moment(now_ms))
-        latest_ms = due_ms if latest is None else max(due_ms, _ms(latest))
-        following = next_due_ms(schedule, max(latest_ms, due_ms))
-        if following <= now_ms:  # a schedule of one's own that contradicts itself
-            following = next_due_ms(schedule, now_ms)
-    if missed == "skip":
-        oldest_ms = max(oldest_ms, now_ms - grace_ms)
-    yield Step(due_ms, following, latest_ms >= oldest_ms)
+            found.append(Step(due_ms, following, due_ms >= oldest_ms))
+        return found
+    latest = schedule.latest_between(moment(due_ms), moment(now_ms))
+    latest_ms = due_ms if latest is None else max(due_ms, _ms(latest))
+    following = next_due_ms(schedule, latest_ms)
+    if following <= now_ms:  # a schedule of one's own that contradicts itself
+        following = next_due_ms(schedule, now_ms)
+    return [Step(due_ms, following, latest_ms >= oldest_ms)]

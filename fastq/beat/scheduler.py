@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from fastq.beat.entry import BeatLazyFunc, ScheduleEntry, checked
+from fastq.beat.entry import BeatLazyFunc, ScheduleEntry
+from fastq.beat.given import given
 from fastq.exceptions import FastQError
 from fastq.schedules import crontab, schedule
 
@@ -130,15 +131,13 @@ class Scheduler:
         if isinstance(entry, self.Entry):
             entry.app = self.app
             return entry
-        values = checked(name, entry)
-        options = dict(values.get("options") or {})
-        missed = options.pop("missed", None) or values.pop("missed", None) or "once"
+        said = given(self.app, name, entry, ("is_due",))
+        missed = said.pop("missed")
         if missed != "once":
             self.logger.warning(
                 "beat_schedule[%r]: missed=%r is for the shared scheduler; here what was missed is sent once", name, missed
             )
-        values.pop("missed", None)
-        return self.Entry(**{**values, "options": options, "name": name, "app": self.app})
+        return self.Entry(**{**said, "name": name, "app": self.app})
 
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Add entries, or put them in the place of those of their names."""

@@ -6,22 +6,20 @@ of two beats that both believe to lead, one gets nothing. So leading is for thri
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
 import select
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fastq.beat.definition import Definition, unpacked
-from fastq.beat.instants import steps
-from fastq.beat.making import Made, Maker, tick_id
+from fastq.beat.due import Due, Entry, said
+from fastq.beat.instants import next_due_ms, steps
+from fastq.beat.making import Made, tick_id
 from fastq.beat.taking_in import take_in
+from fastq.calling.announce import listened
 from fastq.exceptions import FastQError, OperationalError
-from fastq.schedules import BaseSchedule
 from fastq.signals import after_task_publish
 from fastq.transports import open_timetable
 from fastq.transports.timetable import Planned, Tick, Timetable
@@ -33,8 +31,13 @@ __all__ = ["SharedScheduler", "scope_of", "timetable_of"]
 
 logger = logging.getLogger("fastq.beat")
 
-#: ticks that fall due within this time after others have been fired are fired together, s: it bounds what many entries cost
-BREATH_S = 0.04
+#: a tick that falls due within this time after others were fired waits as long for company, ms: so a beat of many entries wakes
+#: some 30 times a second at most, and no tick is later than this
+GATHER_MS = 30
+#: how far ahead ticks are made, ms
+AHEAD_MS = 500
+#: a tick that was made ahead is made again if it is later than this, ms
+FRESH_MS = 100
 #: longest sleep where no other is set, s; edits end it
 MAX_INTERVAL_S = 300.0
 #: ticks of one call
@@ -49,16 +52,6 @@ def scope_of(app: FastQ) -> str:
 def timetable_of(app: FastQ) -> Timetable:
     """Return a connection to the timetable of an application; it connects at its first call."""
     return open_timetable(app.broker_url, app.transport_options(), scope_of(app), app.signer)
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """An entry of the timetable as the leader has it."""
-
-    plan: Planned
-    definition: Definition
-    schedule: BaseSchedule
-    maker: Maker
 
 
 class SharedScheduler:
@@ -77,15 +70,15 @@ class SharedScheduler:
         self._deadline_ms = None if deadline_s is None else round(deadline_s * 1000)
         self._timetable = timetable_of(app) if timetable is None else timetable
         self._seed = f"{app.conf.key_prefix}\0{scope_of(app)}"
-        self._entries: dict[str, _Entry] = {}
-        #: (due, name), also of entries that have moved on: the entry says what holds
-        self._heap: list[tuple[int, str]] = []
-        #: names of entries that cannot be used, and the edit at which they were said to be so
-        self._broken: dict[str, int] = {}
+        self._due = Due(app)
         self._version = 0
         #: when to ask for the lead again, on the monotonic clock
         self._ask_at = 0.0
-        self._fired_at = 0.0
+        #: when ticks were fired last, on the broker's clock
+        self._fired_ms = 0
+        #: until when ticks were made ahead, and how late one of them may be: then whatever its policy says, it is sent
+        self._ahead_ms = 0
+        self._fresh_ms = min(FRESH_MS, self._lease_ms, self._deadline_ms or FRESH_MS)
         self._look = False
         self._away = False
 
@@ -160,34 +153,36 @@ class SharedScheduler:
         added, changed, removed = take_in(self.app, self._timetable)
         listing = self._timetable.entries()
         self._version = listing.version
-        for plan in listing.plans:
-            self._load(plan)
+        self._load((plan.name, plan) for plan in listing.plans)
         logger.info(
             "beat: leading, with %d entries (%d added, %d changed and %d removed by the application).",
-            len(self._entries), added, changed, removed,
+            self._due.usable, added, changed, removed,
         )  # fmt: skip
 
     def _read_edits(self) -> None:
         listing = self._timetable.entries(self._version)
         if listing.version >= self._version:
-            for name in listing.removed:
-                self._drop(name)
-            for plan in listing.plans:
-                self._load(plan)
-        if listing.version < self._version or len(self._entries) + len(self._broken) != listing.total:
+            self._load((name, None) for name in listing.removed)
+            self._load((plan.name, plan) for plan in listing.plans)
+        if listing.version < self._version or len(self._due) != listing.total:
             # more was removed than is remembered, or it is another store
             self._forget()
             self.leads = True
             listing = self._timetable.entries()
-            for plan in listing.plans:
-                self._load(plan)
+            self._load((plan.name, plan) for plan in listing.plans)
         self._version = listing.version
+
+    def _load(self, plans: Iterable[tuple[str, Planned | None]]) -> None:
+        for name, plan in plans:
+            if plan is None:
+                self._due.drop(name)
+            else:
+                self._due.load(plan)
 
     def _forget(self) -> None:
         self.leads = False
-        self._entries.clear()
-        self._heap.clear()
-        self._broken.clear()
+        self._due.clear()
+        self._ahead_ms = 0
 
     def _lost(self, error: OperationalError) -> None:
         if not self._away:
@@ -197,137 +192,114 @@ class SharedScheduler:
         self._forget()
         self._ask_at = 0.0
 
-    # --- entries ---
-
-    def _load(self, plan: Planned) -> None:
-        known = self._entries.get(plan.name)
-        if known is not None and known.plan.edit == plan.edit:
-            known.plan = plan
-        else:
-            try:
-                definition = unpacked(self.app, plan.definition)
-                schedule = definition.times(self.app, plan.name)
-                self._entries[plan.name] = _Entry(plan, definition, schedule, Maker(self.app, plan.name, definition))
-                self._broken.pop(plan.name, None)
-            except Exception as exc:  # the others go on: an entry comes from whoever can write to the broker
-                self._entries.pop(plan.name, None)
-                if self._broken.get(plan.name) != plan.edit:
-                    logger.error("beat: the entry %r cannot be used: %s", plan.name, _said(exc))
-                self._broken[plan.name] = plan.edit
-                return
-        if not plan.paused and plan.due_ms:
-            heapq.heappush(self._heap, (plan.due_ms, plan.name))
-
-    def _drop(self, name: str) -> None:
-        self._entries.pop(name, None)
-        self._broken.pop(name, None)
-
-    def _reload(self, names: Iterable[str]) -> None:
-        names = list(names)
-        for name, plan in zip(names, self._timetable.get(names), strict=True):
-            if plan is None:
-                self._drop(name)
-            else:
-                self._load(plan)
-
     # --- ticks ---
 
-    def _next(self) -> _Entry | None:
-        """Return the entry that is due next; what is on top of the heap and does not hold any more goes."""
-        heap = self._heap
-        while heap:
-            due_ms, name = heap[0]
-            entry = self._entries.get(name)
-            if entry is not None and entry.plan.due_ms == due_ms and not entry.plan.paused:
-                return entry
-            heapq.heappop(heap)
-        return None
-
     def _rest_s(self) -> float:
-        """Return how long nothing is due: no longer than the lead is sure."""
-        now = time.monotonic()
-        longest_s = min(max(self._ask_at - now, 0.0), self.max_interval)
-        entry = self._next()
+        """Return how long there is nothing to do: no longer than the lead is sure."""
+        longest_s = min(max(self._ask_at - time.monotonic(), 0.0), self.max_interval)
+        entry = self._due.next()
         if entry is None:
             return longest_s
-        due_s = (entry.plan.due_ms - self._timetable.now_ms()) / 1000
-        return min(longest_s, max(due_s, self._fired_at + BREATH_S - now, 0.0))
+        fire_ms = entry.due_ms
+        if fire_ms < self._fired_ms + GATHER_MS:
+            fire_ms += GATHER_MS
+        return min(longest_s, max((fire_ms - self._timetable.now_ms()) / 1000, 0.0))
 
     def _fire_due(self) -> None:
         now_ms = self._timetable.now_ms()
-        due: list[_Entry] = []
-        while len(due) < TOGETHER and (entry := self._next()) is not None and entry.plan.due_ms <= now_ms:
-            heapq.heappop(self._heap)
-            due.append(entry)
+        due = self._due.take(now_ms, TOGETHER)
         if not due:
             return
         ticks: list[Tick] = []
         made: list[Made | None] = []
-        for entry in due:
-            for tick, message in self._ticks(entry, now_ms):
-                ticks.append(tick)
-                made.append(message)
+        for entry in due.values():
+            ahead = entry.ahead
+            if ahead is not None and ahead[0].due_ms == entry.due_ms >= now_ms - self._fresh_ms and not listened[0]:
+                ticks.append(ahead[0])
+                made.append(ahead[1])
+                entry.ahead = None
+            else:
+                self._add_ticks(entry, now_ms, ticks, made)
         try:
             fired = self._timetable.fire(self.name, ticks)
         except OperationalError:
             # unknown whether fired: said again with the same due times, which does nothing twice
-            for entry in due:
-                heapq.heappush(self._heap, (entry.plan.due_ms, entry.plan.name))
+            for entry in due.values():
+                self._due.put(entry)
             raise
-        self._fired_at = time.monotonic()
+        self._fired_ms = now_ms
+        told = logger.isEnabledFor(logging.INFO)
         refused: dict[str, None] = {}
         for tick, message, done in zip(ticks, made, fired, strict=True):
-            entry_now = self._entries[tick.name]
+            entry = due[tick.name]
             if not done:
                 refused[tick.name] = None
                 continue
-            entry_now.plan = entry_now.plan._replace(due_ms=tick.next_due_ms, last_due_ms=tick.due_ms)
-            if message is not None:
-                self._announce(entry_now, message)
-        for entry in due:
-            if entry.plan.name not in refused:
-                heapq.heappush(self._heap, (entry.plan.due_ms, entry.plan.name))
+            entry.due_ms = tick.next_due_ms
+            if message is not None and (told or message.announced is not None):
+                self._announce(entry, message)
+        for name, entry in due.items():
+            if name not in refused:
+                self._due.put(entry)
         if refused:
             # edited since, or another beat believes to lead
-            self._reload(refused)
+            names = list(refused)
+            self._load(zip(names, self._timetable.get(names), strict=True))
+        self._make_ahead(now_ms)
 
-    def _ticks(self, entry: _Entry, now_ms: int) -> list[tuple[Tick, Made | None]]:
-        """Return what to do with an entry that is due. What cannot be sent is passed over, and said: the next tick may go well."""
-        plan, ticks = entry.plan, []
+    def _make_ahead(self, now_ms: int) -> None:
+        """Make what is due soon, many at once: made one by one, each after a sleep, they cost several times as much.
+
+        Its messages are of the time at which they are due. Nothing is made before its time that somebody may want to see or change.
+        """
+        following = self._due.next()
+        if following is None or not self._ahead_ms < following.due_ms <= now_ms + AHEAD_MS or listened[0]:
+            return
+        self._ahead_ms = now_ms + AHEAD_MS
+        for entry in self._due.approach(self._ahead_ms):
+            due_ms = entry.due_ms
+            if not entry.maker.alike:
+                continue
+            try:
+                message = entry.maker.make(tick_id(self._seed, entry.name, due_ms), due_ms)
+                next_ms = next_due_ms(entry.schedule, due_ms)
+            except Exception:  # it is tried when it is due, and said then
+                continue
+            if next_ms > due_ms + self._fresh_ms:
+                entry.ahead = Tick(entry.name, entry.edit, due_ms, next_ms, message.publications), message
+
+    def _add_ticks(self, entry: Entry, now_ms: int, ticks: list[Tick], made: list[Made | None]) -> None:
+        """Add what to do with an entry that is due. What cannot be sent is passed over, and said: the next tick may go well."""
+        name, edit = entry.name, entry.edit
         try:
-            todo = list(
-                steps(
-                    entry.schedule, plan.due_ms, now_ms, missed=entry.definition.missed, grace_ms=2 * self._lease_ms,
-                    deadline_ms=self._deadline_ms,
-                )
+            todo = steps(
+                entry.schedule, entry.due_ms, now_ms, missed=entry.missed, grace_ms=2 * self._lease_ms,
+                deadline_ms=self._deadline_ms,
             )  # fmt: skip
         except Exception as exc:  # a schedule of the application's own: the others go on
-            logger.error("beat: the schedule of %r fails, the entry is tried again in a minute: %s", plan.name, _said(exc))
-            return [(Tick(plan.name, plan.edit, plan.due_ms, now_ms + 60_000), None)]
-        for step in todo:
+            logger.error("beat: the schedule of %r fails, the entry is tried again in a minute: %s", name, said(exc))
+            ticks.append(Tick(name, edit, entry.due_ms, now_ms + 60_000))
+            made.append(None)
+            return
+        for due_ms, next_ms, run in todo:
             message: Made | None = None
-            if step.run:
+            if run:
                 try:
-                    message = entry.maker.make(tick_id(self._seed, plan.name, step.due_ms), now_ms)
+                    message = entry.maker.make(tick_id(self._seed, name, due_ms), now_ms)
                 except OperationalError:
                     raise
                 except Exception as exc:  # a router, a receiver of a signal, arguments that cannot be written: the others go on
-                    logger.error("beat: %r cannot be sent: %s", plan.name, _said(exc), exc_info=not isinstance(exc, FastQError))
+                    logger.error("beat: %r cannot be sent: %s", name, said(exc), exc_info=not isinstance(exc, FastQError))
             else:
-                logger.info("Scheduler: Passing over the missed run of %s (%s)", plan.name, entry.definition.task)
-            publications = message.publications if message is not None else ()
-            ticks.append((Tick(plan.name, plan.edit, step.due_ms, step.next_ms, publications), message))
-        return ticks
+                logger.info("Scheduler: Passing over the missed run of %s (%s)", name, entry.task)
+            ticks.append(Tick(name, edit, due_ms, next_ms, message.publications if message is not None else ()))
+            made.append(message)
 
-    def _announce(self, entry: _Entry, message: Made) -> None:
-        logger.info("Scheduler: Sending due task %s (%s)", entry.plan.name, entry.definition.task)
-        logger.debug("%s sent. id->%s", entry.definition.task, message.id)
+    def _announce(self, entry: Entry, message: Made) -> None:
+        logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
+        logger.debug("%s sent. id->%s", entry.task, message.id)
         if message.announced is not None:
             after_task_publish.send(**message.announced)
-
-
-def _said(exc: Exception) -> str:
-    return str(exc) if isinstance(exc, FastQError) else f"{type(exc).__name__}: {exc}"
 
 
 def _pause(interrupt: int, delay_s: float) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["cpu_s", "pss_mib", "running_s", "tree"]
+__all__ = ["cpu_s", "name", "pss_mib", "running_s", "tree"]
 
 _PROC = Path("/proc")
 
@@ -25,6 +25,14 @@ def tree(pid: int) -> list[int]:
         found.append(current := left.pop(0))
         left += children.get(current, [])
     return found
+
+
+def name(pid: int) -> str:
+    """Return what a process calls itself; its pid where that is not known."""
+    try:
+        return (_PROC / str(pid) / "comm").read_text().strip()
+    except OSError:
+        return str(pid)
 
 
 def pss_mib(pids: list[int]) -> float | None:

@@ -5,10 +5,9 @@ A new sub-command is a file ``fastq/cli/<name>.py`` with a click command named `
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -16,7 +15,13 @@ from fastq import __version__
 from fastq.cli.context import Settings, Started
 from fastq.exceptions import FastQError, ImproperlyConfigured
 
-__all__ = ["COMMANDS", "cli", "main"]
+if TYPE_CHECKING:
+    from fastq.cli.plugins import Plugin
+
+__all__ = ["COMMANDS", "PLUGINS", "cli", "main", "run"]
+
+#: entry points of this group are sub-commands too: ``name = "module:command"``, a click command
+PLUGINS = "fastq.commands"
 
 #: sub-command -> what ``fastq --help`` says of it, so that help imports none of them
 COMMANDS = {
@@ -55,6 +60,14 @@ REFUSED = {
 }
 
 
+def added() -> dict[str, Plugin]:
+    """Return the commands that installed packages add, by name; none is imported."""
+    # lazy: a command of fastq's own must not pay for looking at every installed package
+    from fastq.cli.plugins import found
+
+    return found(PLUGINS, COMMANDS)
+
+
 class AskedWrongly(click.ClickException):
     """Nothing was tried: exit as for a wrong option, where what was tried and failed exits with 1."""
 
@@ -73,11 +86,14 @@ class Commands(click.Group):
         return ctx
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+        return sorted([*COMMANDS, *added()])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            # lazy: the command's own names must not pay for it
+            from fastq.cli.plugins import load
+
+            return load(cmd_name, added())
         # lazy: a command costs only its own imports
         command = importlib.import_module(f"fastq.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
@@ -86,15 +102,20 @@ class Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] in REFUSED:
             ctx.fail(f"{args[0]!r} is a command of Celery that fastq does not have: {REFUSED[args[0]]}.")
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS and args[0] not in (names := self.list_commands(ctx)):
+            import difflib  # lazy: only where a name is wrong
+
+            near = difflib.get_close_matches(args[0], names, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"No such command {args[0]!r}.{hint} Commands: {', '.join(sorted(COMMANDS))}.")
+            ctx.fail(f"No such command {args[0]!r}.{hint} Commands: {', '.join(names)}.")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(sorted(COMMANDS.items()))
+        if found := added():
+            with formatter.section("Commands of other packages"):
+                formatter.write_dl([(name, f"From {plugin.package}.") for name, plugin in sorted(found.items())])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -168,3 +189,16 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 it did not work, 2 it was asked wrongly."""
     cli.main(args=args, prog_name="fastq")
     raise AssertionError("click exits by itself")
+
+
+def run(args: list[str]) -> int:
+    """Run a command line for a program, and return its exit code. ValueError if it was asked wrongly."""
+    try:
+        code = cli.main(args=args, prog_name="fastq", standalone_mode=False)
+    except SystemExit as exc:
+        code = exc.code
+    except click.ClickException as exc:
+        if isinstance(exc.__cause__, FastQError):
+            raise exc.__cause__ from None
+        raise ValueError(f"fastq {' '.join(args)}: {exc.format_message()}") from exc
+    return code if isinstance(code, int) else 0 if code is None else 1

@@ -9,7 +9,7 @@ import click
 
 from fastq.cli.context import Settings, app_options, load_app
 from fastq.cli.daemon import Daemon, daemon_options
-from fastq.cli.types import JSONValue
+from fastq.cli.types import JSONValue, Names
 from fastq.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
     "--embedded", type=int, metavar="FD", hidden=True, help="Descriptor whose end is the end of the worker it belongs to."
 )
 @click.option("--settings", "overrides", type=JSONValue(dict), hidden=True, help="Settings of the worker it belongs to.")
+@click.option("--include", type=Names(), hidden=True, help="Modules that the worker it belongs to imports too.")
 @click.argument("assignments", nargs=-1, metavar="[SETTING=VALUE]...")
 @app_options
 @daemon_options
@@ -55,6 +56,7 @@ def command(
     hostname: str | None,
     embedded: int | None,
     overrides: dict[str, Any] | None,
+    include: tuple[str, ...] | None,
     assignments: tuple[str, ...],
 ) -> None:
     """Send periodic tasks when they are due, and stay in the foreground.
@@ -81,6 +83,8 @@ def command(
     with daemon.running(node):
         app = load_app(settings)
         app.conf.override({**(overrides or {}), **parse_arguments(assignments, "beat")})
+        if include:
+            app.conf.override({"include": (*app.conf.include, *include)})
         service = Service(app, max_interval, filename, scheduler, name=node.partition("@")[0], lifeline=embedded)
         if filename is not None and service.is_shared:
             raise ImproperlyConfigured("--schedule FILE means nothing to the shared scheduler, whose schedule is in the broker.")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from fastq.cli.replies import as_json, failed, online, show
 from fastq.cli.types import Names
-from fastq.control.catalogue import ALIASES, KNOWN, Argument, Known
+from fastq.control.catalogue import ALIASES, KNOWN, Kind, Known, known_of
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EX_UNAVAILABLE", "Asked", "arguments_of", "find", "known_commands", "not_online", "print_list", "remote_options",
-    "tell_twice", "usage",
+    "tell_twice", "unknown",
 ]  # fmt: skip
 
 #: nobody has answered; Celery's number, from sysexits.h
 EX_UNAVAILABLE = 69
-
-Kind = Literal["inspect", "control"]
 
 
 def remote_options(fn: Callable[..., None]) -> Callable[..., None]:
@@ -74,12 +72,21 @@ class Asked:
         #: all of them, also those of several nodes with one name
         self._heard: list[tuple[str, Any]] = []
 
+    def choose(self, app: FastQ) -> None:
+        """Make names of the pattern, so that it is known who has not answered; []: no node fits."""
+        if self.pattern is not None and self.destination is None:
+            try:
+                self.destination = app.control.matching(self.pattern, self.matcher)
+            except ValueError as exc:  # the library's own words
+                raise click.UsageError(str(exc)) from exc
+
     def options(self, timeout_s: float) -> dict[str, Any]:
         """Return what ``Control.broadcast`` is told beside the command."""
+        nobody = self.destination == []
         return {
-            "destination": self.destination,
-            "pattern": self.pattern,
-            "matcher": self.matcher if self.pattern else None,
+            "destination": None if nobody else self.destination,
+            "pattern": self.pattern if nobody else None,
+            "matcher": self.matcher if nobody else None,
             "timeout": self.waits_s(timeout_s),
             "reply": True,
             "callback": self.take,
@@ -128,20 +135,16 @@ class Asked:
 
     def _missing(self, app: FastQ, waited_s: float) -> list[str]:
         """Return lines about nodes that were asked and have not answered."""
-        if self.replies and self.destination is None:
-            live = app.control.nodes()
-            silent = sorted(set(live) - set(self.replies)) if self.pattern is None else []
-            return [f"No answer within {waited_s:g} s from {', '.join(silent)}."] if silent else []
         live = app.control.nodes()
+        if self.replies and self.destination is None:
+            silent = sorted(set(live) - set(self.replies))
+            return [f"No answer within {waited_s:g} s from {', '.join(silent)}."] if silent else []
         if not live and not self.replies:
             return ["No node is online."]
         named = self.destination or []
-        from fastq.control.broadcasting import fits  # lazy: an error path
-
-        if self.pattern is not None and not any(fits(name, self.pattern, self.matcher) for name in live):
+        lines = [] if self.replies or named else [f"No node has answered within {waited_s:g} s."]
+        if self.destination == []:
             lines = [f"No node that is online has a name that fits {self.pattern!r}."]
-        else:
-            lines = [] if self.replies or named else [f"No node has answered within {waited_s:g} s."]
         if silent := [name for name in named if name in live and name not in self.replies]:
             lines.append(f"Online, but no answer within {waited_s:g} s: {', '.join(silent)}.")
         if absent := [name for name in named if name not in live and name not in self.replies]:
@@ -155,75 +158,53 @@ class Asked:
 
 
 def known_commands(kind: Kind, custom: bool) -> dict[str, Known]:
-    """Return the commands of a kind by name; ``custom``: also those that the application, imported by now, has added."""
+    """Return the commands of a kind by name; ``custom``: also those that the application, imported by now, shows of its own."""
     found = {name: known for name, known in KNOWN.items() if known.kind == kind}
     if custom:
         from fastq.worker.control import known_panel  # lazy: only for names that no node has of itself
 
         for command in known_panel().values():
             if command.type == kind and command.visible:
-                arguments = tuple(Argument(name, type, getattr(type, "__name__", "value")) for name, type in command.args)
-                found[command.name] = Known(
-                    command.name,
-                    kind,
-                    command.help,
-                    command.signature or " ".join(f"[{name}]" for name, _ in command.args),
-                    arguments,
-                    variadic=command.variadic,
-                    timeout_s=command.default_timeout,
-                )
+                found.setdefault(command.name, known_of(command))
     return found
 
 
 def find(kind: Kind, name: str, custom: bool) -> Known | None:
-    """Return a command by its name or alias. Unknown or of the other kind: a usage error, if ``custom`` ones were looked at."""
-    known = known_commands(kind, custom)
-    if custom:
+    """Return a command by its name or alias, None if it is not known here. ``custom``: look at the application's own too.
+    UsageError: it is one of the other kind."""
+    known = KNOWN.get(ALIASES.get(name, name))
+    if known is None and custom:
         from fastq.worker.control import known_panel  # lazy: only for names that no node has of itself
 
-        name = known_panel()[name].name if name in known_panel() else name
-    if (command := known.get(ALIASES.get(name, name))) is not None:
-        return command
-    other: Kind = "control" if kind == "inspect" else "inspect"
-    others = known_commands(other, custom)
-    if ALIASES.get(name, name) in others:
-        raise click.UsageError(f"{name!r} is a command of fastq {other}, not of fastq {kind}.")
-    if not custom:
-        return None
-    raise click.UsageError(
-        f"No such command {name!r}.{_meant_command(name, [*known, *others])} Commands: {', '.join(sorted(known))}."
-    )
+        known = known_of(command) if (command := known_panel().get(name)) is not None else None
+    if known is not None and known.kind != kind:
+        raise click.UsageError(f"{name!r} is a command of fastq {known.kind}, not of fastq {kind}.")
+    return known
 
 
-def usage(known: Known) -> str:
-    """Return the usage line of a command."""
-    return f"fastq {known.kind} {known.name} {known.signature}".rstrip()
+def unknown(kind: Kind, name: str, offered: Iterable[Known], nodes: str) -> NoReturn:
+    """Refuse a command that nobody has. ``offered``: the commands of the nodes' own; ``nodes``: what they were asked."""
+    both: tuple[Kind, Kind] = ("inspect", "control")
+    known = {one: set(known_commands(one, custom=True)) | {of.name for of in offered if of.kind == one} for one in both}
+    hint = _meant_command(name, [*known[kind], *known["control" if kind == "inspect" else "inspect"]])
+    raise click.UsageError(f"No such command {name!r} here, {nodes}.{hint} Commands: {', '.join(sorted(known[kind]))}.")
 
 
 def arguments_of(known: Known, words: Iterable[str]) -> dict[str, Any]:
     """Return what a command line says as arguments; a usage error names the word that is wrong."""
-    given = list(words)
-    if len(given) < known.required:
-        raise click.UsageError(f"{known.name} needs more arguments. Usage: {usage(known)}")
-    if len(given) > len(known.arguments) and known.variadic is None:
-        takes = f"takes {len(known.arguments)} at most" if known.arguments else "takes no arguments"
-        raise click.UsageError(f"{known.name} {takes}, and was given {len(given)}: {' '.join(given)}. Usage: {usage(known)}")
-    arguments: dict[str, Any] = {}
-    for argument, word in zip(known.arguments, given, strict=False):
-        try:
-            arguments[argument.name] = argument.type(word)
-        except (ValueError, TypeError) as exc:
-            raise click.UsageError(
-                f"{known.name}: {argument.name} is {word!r}, expected {argument.expected}. Usage: {usage(known)}"
-            ) from exc
-    if known.variadic is not None and (rest := given[len(known.arguments) :]):
-        arguments[known.variadic] = rest
-    return arguments
+    try:
+        return known.read(words)
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from exc
 
 
-def print_list(kind: Kind, known: dict[str, Known]) -> None:
-    """Print all commands of a kind, each with its help line."""
-    rows = [(f"{one.name} {one.signature}".rstrip(), one.help) for _, one in sorted(known.items())]
+def print_list(known: Mapping[str, Known], remarks: Mapping[str, str] | None = None) -> None:
+    """Print commands, each with its help line and what is remarked of it."""
+    rows = []
+    for name, one in sorted(known.items()):
+        remark = (remarks or {}).get(name)
+        text = f"{one.help} ({remark})" if remark else one.help
+        rows.append((f"{one.name} {one.signature}".rstrip(), text.lstrip()))
     width = min(40, max(len(head) for head, _ in rows))
     for head, text in rows:
         if len(head) > width:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import re
 import secrets
 import time
@@ -11,14 +12,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastq._core import packb, unpackb
-from fastq.exceptions import DecodeError, EncodeError
+from fastq.exceptions import DecodeError, EncodeError, SecurityError
+from fastq.security import REPLY
 from fastq.transports import open_channel
 
 if TYPE_CHECKING:
     from fastq.app import FastQ
+    from fastq.security import Signer
     from fastq.transports.channel import Channel, Ear
 
-__all__ = ["TIMEOUT_S", "Broadcasting", "Reply", "fits", "open_app_channel"]
+__all__ = ["TIMEOUT_S", "Broadcasting", "Reply", "open_app_channel"]
+
+logger = logging.getLogger("fastq.control")
 
 #: one node's answer: {node: payload}
 Reply = dict[str, Any]
@@ -62,14 +67,19 @@ class Broadcasting:
     ) -> list[Reply] | None:
         """Tell all nodes to do something: those that listen now, nothing is kept for later ones.
 
-        ``destination``: only these nodes, by name; or those whose name fits ``pattern`` (``matcher``: "glob", or "pcre" for a
-        regular expression from the name's beginning). ``extra`` is added to the arguments. With ``reply`` returns the answers, one
-        ``{node: payload}`` per node: as soon as every node that was asked has answered, at the latest after ``timeout`` seconds
-        (None: 60), or when ``limit`` have answered. ``callback`` is shown each as it comes. Without ``reply`` returns None at once.
+        ``destination``: only these nodes, by name; or those that ``matching`` finds by ``pattern`` and ``matcher``. ``extra`` is
+        added to the arguments. With ``reply`` returns the answers, one ``{node: payload}`` per node: as soon as every node that was
+        asked has answered, at the latest after ``timeout`` seconds (None: 60), or when ``limit`` have answered. ``callback`` is
+        shown each as it comes. Without ``reply`` returns None at once.
         """
-        request = _Request(command, {**(arguments or {}), **extra}, destination, pattern, matcher)
+        chosen = _fitting(pattern, matcher)
+        request = _Request(command, {**(arguments or {}), **extra}, destination)
         there = open_app_channel(self.app)
         try:
+            if chosen is not None:
+                request.destination = sorted(filter(chosen, there.nodes()))
+                if not request.destination:
+                    return [] if reply else None
             if not reply:
                 there.broadcast(request.written(self.app, None))
                 return None
@@ -78,16 +88,38 @@ class Broadcasting:
                 ear.open()
                 heard = there.broadcast(request.written(self.app, request.ticket))
                 timeout_s = LONGEST_S if timeout is None else float(timeout)
-                return _Gathering(there, ear, request, heard, limit, callback).run(timeout_s)
+                return _Gathering(there, ear, request, heard, limit, callback, self.app.signer).run(timeout_s)
             finally:
                 ear.close()
         finally:
             there.close()
 
+    def matching(self, pattern: str, matcher: str | None = None) -> list[str]:
+        """Return the names of the live nodes that fit a pattern, sorted. ``matcher``: "glob", or "pcre" for a regular expression
+        (of Python) from the name's beginning. A node is there as soon as it is ready."""
+        chosen = _fitting(pattern, matcher)
+        there = open_app_channel(self.app)
+        try:
+            return sorted(filter(chosen, there.nodes()))
+        finally:
+            there.close()
 
-def fits(node: str, pattern: str, matcher: str) -> bool:
-    """Say whether a node's name fits a pattern, as the node itself judges it."""
-    return fnmatch.fnmatchcase(node, pattern) if matcher == "glob" else re.match(pattern, node) is not None
+
+def _fitting(pattern: str | None, matcher: str | None) -> Callable[[str], bool] | None:
+    """Return what says whether a node's name fits, None without a pattern. Here, and never in a node: an expression can take for
+    ever to match."""
+    matcher = matcher or "glob"
+    if matcher not in ("glob", "pcre"):
+        raise ValueError(f"matcher is {matcher!r}: expected 'glob', or 'pcre' for a regular expression")
+    if not pattern:
+        return None
+    if matcher == "glob":
+        return lambda node: fnmatch.fnmatchcase(node, pattern)
+    try:
+        expression = re.compile(pattern)
+    except re.error as exc:
+        raise ValueError(f"pattern {pattern!r} is no regular expression: {exc}") from exc
+    return lambda node: expression.match(node) is not None
 
 
 class _Request:
@@ -98,23 +130,12 @@ class _Request:
         method: str,
         arguments: dict[str, Any],
         destination: str | Iterable[str] | None,
-        pattern: str | None,
-        matcher: str | None,
     ) -> None:
         self.method = method
         self.arguments = arguments
         self.destination = None if destination is None else [destination] if isinstance(destination, str) else list(destination)
         if self.destination == []:
             raise ValueError("destination is empty: name the nodes that are meant, or leave it out for all of them")
-        self.pattern = pattern or None
-        self.matcher = matcher or "glob"
-        if self.matcher not in ("glob", "pcre"):
-            raise ValueError(f"matcher is {matcher!r}: expected 'glob', or 'pcre' for a regular expression")
-        if self.pattern is not None and self.matcher == "pcre":
-            try:
-                re.compile(self.pattern)
-            except re.error as exc:
-                raise ValueError(f"pattern {self.pattern!r} is no regular expression: {exc}") from exc
         self.ticket = secrets.token_hex(12)
 
     def written(self, app: FastQ, reply_to: str | None) -> bytes:
@@ -123,8 +144,6 @@ class _Request:
             "method": self.method,
             "arguments": self.arguments,
             "destination": self.destination,
-            "pattern": self.pattern,
-            "matcher": self.matcher,
             "reply_to": reply_to,
             "ticket": self.ticket,
             # Nothing waits anywhere: who hears it hears it now.
@@ -136,14 +155,7 @@ class _Request:
             raise EncodeError(f"The arguments of {self.method} must be plain values (text, numbers, lists, dicts): {exc}") from exc
         return data if app.signer is None else app.signer.seal(data)
 
-    @property
-    def chooses(self) -> bool:
-        """Say whether some nodes may not be meant; those stay silent."""
-        return self.destination is not None or self.pattern is not None
-
     def means(self, node: str) -> bool:
-        if self.pattern is not None:
-            return fits(node, self.pattern, self.matcher)
         return self.destination is None or node in self.destination
 
 
@@ -158,20 +170,25 @@ class _Gathering:
         heard: int,
         limit: int | None,
         callback: Callable[[Reply], object] | None,
+        signer: Signer | None,
     ) -> None:
+        """``signer``: only an answer that it finds signed is one."""
         self._channel = channel
         self._ear = ear
         self._request = request
         self._heard = heard
         self._most = heard if limit is None else min(limit, heard)
         self._callback = callback
+        self._signer = signer
         self._replies: list[Reply] = []
+        #: answers that could not be believed: the first is told, whoever can write to the broker can send any number
+        self._unbelieved = 0
         #: nodes that are known to live, were asked and have not answered; None: not looked for yet
         self._missing: set[str] | None = None
 
     def run(self, timeout_s: float) -> list[Reply]:
         began_s = time.monotonic()
-        if self._request.chooses and self._heard:
+        if self._request.destination is not None and self._heard:  # the others stay silent
             self._look()
         while len(self._replies) < self._most:
             waited_s = time.monotonic() - began_s
@@ -194,7 +211,7 @@ class _Gathering:
         if waited_s >= GRACE_S:
             return True
         # Names that were asked for and are not known may be of nodes that have just started.
-        named = self._request.destination if self._request.pattern is None else None
+        named = self._request.destination
         return bool(self._replies) if named is None else set(named) <= self._answered()
 
     def _look(self) -> None:
@@ -207,8 +224,13 @@ class _Gathering:
     def _take(self, messages: Sequence[bytes]) -> None:
         for message in messages:
             try:
-                values = unpackb(message)
+                values = unpackb(message if self._signer is None else self._signer.unseal(message, REPLY))
                 ticket, node, payload = values["ticket"], values["node"], values["reply"]
+            except SecurityError as exc:
+                self._unbelieved += 1
+                if self._unbelieved == 1:
+                    logger.warning("An answer to %s was not believed: %s", self._request.method, exc)
+                continue
             except (DecodeError, TypeError, KeyError):
                 continue  # not an answer of a node
             if ticket != self._request.ticket or len(self._replies) >= self._most:

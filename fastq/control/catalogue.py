@@ -1,12 +1,17 @@
-"""The commands that every node knows: what they take on a command line, and what is said of them."""
+"""The commands of nodes: what they take on a command line, and what is said of them. Here are those that every node knows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-__all__ = ["ALIASES", "KNOWN", "Argument", "Known"]
+if TYPE_CHECKING:
+    from fastq.worker.control import PanelCommand
+
+__all__ = ["ALIASES", "KNOWN", "Argument", "Kind", "Known", "known_of", "typed"]
+
+Kind = Literal["inspect", "control"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Known:
     """One command."""
 
     name: str
-    kind: Literal["inspect", "control"]
+    kind: Kind
     help: str
     #: words as a usage line shows them
     signature: str = ""
@@ -36,6 +41,50 @@ class Known:
     variadic: str | None = None
     #: seconds that a node may take, unless told otherwise
     timeout_s: float = 1.0
+
+    @property
+    def usage(self) -> str:
+        """Return the usage line."""
+        return f"fastq {self.kind} {self.name} {self.signature}".rstrip()
+
+    def read(self, words: Iterable[str]) -> dict[str, Any]:
+        """Return what the words of a command line say as arguments; ValueError names the word that is wrong."""
+        given = list(words)
+        if len(given) < self.required:
+            raise ValueError(f"{self.name} needs more arguments. Usage: {self.usage}")
+        if len(given) > len(self.arguments) and self.variadic is None:
+            takes = f"takes {len(self.arguments)} at most" if self.arguments else "takes no arguments"
+            raise ValueError(f"{self.name} {takes}, and was given {len(given)}: {' '.join(given)}. Usage: {self.usage}")
+        arguments: dict[str, Any] = {}
+        for argument, word in zip(self.arguments, given, strict=False):
+            try:
+                arguments[argument.name] = argument.type(word)
+            except (ValueError, TypeError) as exc:
+                raise ValueError(
+                    f"{self.name}: {argument.name} is {word!r}, expected {argument.expected}. Usage: {self.usage}"
+                ) from exc
+        if self.variadic is not None and (rest := given[len(self.arguments) :]):
+            arguments[self.variadic] = rest
+        return arguments
+
+
+def known_of(command: PanelCommand) -> Known:
+    """Return what is to be known of a command that an application has declared."""
+    return Known(
+        command.name,
+        "inspect" if command.type == "inspect" else "control",
+        command.help,
+        command.signature or " ".join(f"[{name}]" for name, _ in command.args),
+        tuple(typed(name, type) for name, type in command.args),
+        variadic=command.variadic,
+        timeout_s=command.default_timeout,
+    )
+
+
+def typed(name: str, type: Callable[[str], Any]) -> Argument:
+    """Return an argument that an application has declared."""
+    # bool("false") is True, which nobody means
+    return Argument(name, _truth if type is bool else type, getattr(type, "__name__", "value"))
 
 
 def _truth(word: str) -> bool:

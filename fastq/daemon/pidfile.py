@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +13,9 @@ from types import TracebackType
 from fastq.exceptions import ImproperlyConfigured
 
 __all__ = ["PidFile", "is_alive", "read_pid"]
+
+#: seconds within which a file that was made is written: one that is empty for longer was left by a process that died
+WRITTEN_S = 3.0
 
 
 class PidFile:
@@ -43,17 +48,32 @@ class PidFile:
         return self
 
     def _take_over(self) -> None:
-        """Remove a file whose process is gone. Two that start at once: one of them makes the next file, the other finds it."""
-        pid = read_pid(self.path)
-        if pid is None:
+        """Remove a file whose process is gone.
+
+        Two that start at once and find the same file: A removes it and makes its own, then B would remove that. So whoever looks
+        locks what it looks at, and B sees that the name leads elsewhere by now. A file that is empty may have been made just now.
+        """
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
             return  # removed meanwhile
-        if pid and pid != os.getpid() and is_alive(pid):
-            raise ImproperlyConfigured(
-                f"the pid file {self.path} exists and names process {pid}, which is running: stop that first, or give "
-                "another --pidfile"
-            )
-        with suppress(FileNotFoundError):
-            self.path.unlink()
+        except OSError as exc:
+            raise ImproperlyConfigured(f"the pid file {self.path} cannot be read: {exc.strerror}") from exc
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            pid = _parsed(self.path, file.read())
+            seen = os.fstat(file.fileno())
+            if not pid and 0 <= time.time() - seen.st_mtime < WRITTEN_S:
+                time.sleep(0.02)
+                return
+            if pid and pid != os.getpid() and is_alive(pid):
+                raise ImproperlyConfigured(
+                    f"the pid file {self.path} exists and names process {pid}, which is running: stop that first, or give "
+                    "another --pidfile"
+                )
+            with suppress(FileNotFoundError):
+                if os.path.samestat(seen, self.path.stat()):
+                    self.path.unlink()
 
     def __exit__(
         self, kind: type[BaseException] | None = None, exc: BaseException | None = None, trace: TracebackType | None = None
@@ -69,11 +89,15 @@ def read_pid(path: Path) -> int | None:
 
     ImproperlyConfigured if it holds something else."""
     try:
-        text = path.read_text(errors="replace").strip()
+        return _parsed(path, path.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as exc:
         raise ImproperlyConfigured(f"the pid file {path} cannot be read: {exc.strerror}") from exc
+
+
+def _parsed(path: Path, data: bytes) -> int:
+    text = data.decode(errors="replace").strip()
     if text and not (text.isascii() and text.isdigit()):
         raise ImproperlyConfigured(f"{path} is no pid file: it holds {text[:40]!r}, expected a number. Remove it if it is yours")
     return int(text or 0)

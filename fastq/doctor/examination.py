@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from fastq.beat.shared import scope_of
 from fastq.doctor.choices import choices
+from fastq.doctor.periodic import sends_from_the_broker
 from fastq.transports import open_examiner, scheme_of
 from fastq.transports.base import Examiner, Finding, Scope
 from fastq.transports.judging import counted
@@ -47,6 +49,9 @@ class Examination:
         self.findings: list[Finding] = []
         names = tuple(queue.name for queue in app.router.consumed() if not queue.broadcast) if declared else ()
         self._scope = Scope(declared=names, queues=tuple(queues), limit=limit)
+        if declared:
+            lease_ms = round(app.conf.beat_lease * 1000) if sends_from_the_broker(app) else 0
+            self._scope = dataclasses.replace(self._scope, timetable=scope_of(app), beat_lease_ms=lease_ms)
         self._examiners = list(self._open())
 
     def _open(self) -> Iterable[Examiner]:

@@ -236,7 +236,7 @@ class Fleet:
                 log = self.log(pool)
                 return 1 <= log.count("Connection to the broker lost") <= log.count(" again")
 
-            eventually(again, f"{pool} says that it is connected again:\n{self.log(pool)}")
+            eventually(again, lambda pool=pool: f"{pool} says that it is connected again:\n{self.log(pool)}")  # type: ignore[misc]
             assert self.log(pool).count("Connection to the broker lost") <= len(pids), self.log(pool)
 
 

@@ -72,7 +72,7 @@ def test_a_process_that_dies_while_the_broker_is_away_is_buried_when_it_is_back(
         os.kill(pid, signal.SIGKILL)
         worker.wait_log(f"pid:{pid} exited")
         proxy.refusing = False
-        eventually(lambda: len(ran(folder, "waiting-gate")) == 2, f"it runs again:\n{worker.log}")
+        eventually(lambda: len(ran(folder, "waiting-gate")) == 2, lambda: f"it runs again:\n{worker.log}")
         (folder / "gate").touch()
         assert result.get(timeout=60) == "gate"
         assert ran(folder, "waited-gate") == ["waited-gate"]

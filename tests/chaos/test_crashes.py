@@ -153,7 +153,7 @@ def test_processes_that_die_while_they_start_cost_no_task_anything(
     (folder / "sick").touch()
     with Worker(tmp_path, "-P", pool, "-c", "1", "-l", "INFO") as worker:
         waiting = module.beside.delay("early")
-        eventually(lambda: len(ran(folder, "died-at-start")) >= 2, f"two deaths at the start\n{worker.log}")
+        eventually(lambda: len(ran(folder, "died-at-start")) >= 2, lambda: f"two deaths at the start\n{worker.log}")
         (folder / "sick").unlink()
         (folder / "gate").touch()
         assert waiting.get(timeout=60) == 0, "nobody is charged"
@@ -195,7 +195,7 @@ def test_the_death_of_the_nursery_stops_no_task(pool: str, module: ModuleType, t
         worker.wait_log("The nursery died")
         os.kill(holders(folder, "a")[0], signal.SIGKILL)
         killed = time.monotonic()
-        eventually(lambda: len(holders(folder, "a")) == 2, f"the task running again\n{worker.log}")
+        eventually(lambda: len(holders(folder, "a")) == 2, lambda: f"the task running again\n{worker.log}")
         print(f"{pool}: running again {time.monotonic() - killed:.2f} s after nursery and process were killed")
         (folder / "a").touch()
         assert held.get(timeout=60) == "a"

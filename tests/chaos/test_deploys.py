@@ -221,7 +221,7 @@ def roll(site: Site, steps: list[tuple[int, int]]) -> float:
     over = time.time()
     site.end_load()
     eventually(lambda: {run.name for run in site.ran() if run.what == "ended"} >= site.wanted, "all that was sent has run")
-    eventually(lambda: not site.left(), f"nothing is left in the broker: {site.left()}")
+    eventually(lambda: not site.left(), lambda: f"nothing is left in the broker: {site.left()}")
     for node in site.nodes:
         assert node.terminate() == 0, node.log
     moments = [began, *sorted(run.at_s for run in site.ran() if run.what == "ended" and began < run.at_s < over), over]

@@ -126,14 +126,17 @@ def test_what_a_node_settles_after_it_was_frozen_past_its_lease_changes_nothing(
     names = list(POOLS)
     with fleet(tmp_path, [(pool, pool) for pool in POOLS]) as members:
         results = {name: relay(module, name, name) for name in names}
-        eventually(lambda: all(runners(folder, "relaying", name) for name in names), f"all running\n{logs(members)}")
+        eventually(lambda: all(runners(folder, "relaying", name) for name in names), lambda: f"all running\n{logs(members)}")
         first = {name: runners(folder, "relaying", name)[0] for name in names}
         pids = {name: sorted(member.worker.pool_pids()) for name, member in members.items()}
         with taker(tmp_path, [*names, "follow"]) as other:
             with frozen([pid for member in members.values() for pid in member.pids(part)]):
                 stopped = time.monotonic()
                 for name in names:
-                    eventually(lambda name=name: len(runners(folder, "relaying", name)) == 2, f"{name}: again\n{other.log}")  # type: ignore[misc]
+                    eventually(
+                        lambda name=name: len(runners(folder, "relaying", name)) == 2,  # type: ignore[misc]
+                        lambda name=name: f"{name}: again\n{other.log}",  # type: ignore[misc]
+                    )
                     print(f"{part} of {name}: running elsewhere {time.monotonic() - stopped:.1f} s after the freeze")
                 second = other.pool_pids()[0]
                 (folder / f"go-{second}").touch()
@@ -191,7 +194,7 @@ def test_a_stalled_process_is_not_taken_for_dead_and_what_waits_behind_the_task_
                         assert not late, f"{name}: only after the stall, {done_s[name]:.1f} s later"
                 return len(done_s) == len(kinds)
 
-            eventually(others_done, f"the other tasks\n{logs(members)}")
+            eventually(others_done, lambda: f"the other tasks\n{logs(members)}")
             print(", ".join(f"{name} {seconds:.1f} s" for name, seconds in done_s.items()), "to the end of the other tasks")
             for name, found in results.items():
                 pids = [r.get(timeout=60) for r in found]

@@ -33,7 +33,7 @@ def test_a_killed_childs_task_runs_again_at_once(pool: str, tasks: ModuleType, t
         eventually(lambda: holders(folder, "a"), "the task running")
         os.kill(holders(folder, "a")[0], signal.SIGKILL)
         killed = time.monotonic()
-        eventually(lambda: len(holders(folder, "a")) == 2, f"the task running again\n{worker.log[-2000:]}", every_s=0.002)
+        eventually(lambda: len(holders(folder, "a")) == 2, lambda: f"the task running again\n{worker.log[-2000:]}", every_s=0.002)
         again_s = time.monotonic() - killed
         print(f"{pool}: running again {again_s * 1000:.0f} ms after the kill")
         (folder / "a").touch()

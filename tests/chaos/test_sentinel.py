@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fastq.exceptions import OperationalError
 from tests.integration.conftest import TASKS, ran
 from tests.sentinels import Watched
 from tests.servers import RedisServer
@@ -144,3 +145,47 @@ def test_a_moved_primary_is_followed_before_it_drops_its_clients(watched: Watche
         assert [tasks.add.delay(i, i).get(timeout=60) for i in range(20)] == [2 * i for i in range(20)]
         assert scripts_run_by_clients(new) >= 20
         assert worker.terminate() == 0, worker.log
+
+
+def test_a_node_is_asked_steered_and_heard_after_a_failover_as_before(watched: Watched, tasks: ModuleType, tmp_path: Path) -> None:
+    control, heard = tasks.app.control, set[str]()
+    receiver = tasks.app.events.Receiver(handlers={"task-succeeded": lambda event: heard.add(event["uuid"])})
+
+    def listen() -> None:
+        while not receiver.should_stop:
+            with contextlib.suppress(OperationalError):  # it goes on where it was
+                receiver.capture()
+
+    def answers() -> bool:
+        with contextlib.suppress(OperationalError):  # there is no primary yet
+            return bool(control.inspect(timeout=5).ping() == {"w@h": {"ok": "pong"}})
+        return False
+
+    def takes_from(queue: str) -> bool:
+        """The node answers as soon as its ear is there, and takes orders that need the broker when the rest is there too."""
+        (reply,) = control.add_consumer(queue, reply=True, timeout=30)
+        return "ok" in reply["w@h"]
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        with Worker(tmp_path, "-P", "threads", "-c", "1", "-E", "-n", "w@h", "-l", "INFO").wait_ready() as worker:
+            for queue in ("before", "after"):
+                eventually(answers, lambda: f"an answer\n{worker.log}")
+                eventually(lambda queue=queue: takes_from(queue), lambda: f"it takes from a queue more\n{worker.log}")  # type: ignore[misc]
+                sent: list[Any] = []
+
+                def told(queue: str = queue, sent: list[Any] = sent) -> bool:
+                    sent.append(tasks.add.apply_async((3, 4), queue=queue))
+                    assert sent[-1].get(timeout=60) == 7
+                    return not heard.isdisjoint(result.id for result in sent)
+
+                eventually(told, lambda: f"an event\n{worker.log}", every_s=0.2)
+                if queue == "before":
+                    watched.in_step(watched.primary)
+                    watched.kill_primary()
+            assert worker.terminate() == 0, worker.log
+    finally:
+        receiver.should_stop = True
+        listener.join(30)
+    assert not listener.is_alive()

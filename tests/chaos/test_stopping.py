@@ -220,7 +220,7 @@ def test_a_cold_stop_kills_what_ignores_it_and_charges_nobody(
         assert code == (-signal.SIGKILL if (pool, kind) == ("solo", "deaf") else 1), worker.log
     (folder / "gate").touch()
     with Worker(tmp_path, "-P", pool, "-c", "2", "-l", "INFO").wait_ready() as second:
-        eventually(lambda: ran(folder, "ended-gate"), f"it runs elsewhere\n{second.log}")
+        eventually(lambda: ran(folder, "ended-gate"), lambda: f"it runs elsewhere\n{second.log}")
     assert ran(folder, "began-") == ["began-gate-0"] * 2 and ran(folder, "ended-") == ["ended-gate-0"]
 
 
@@ -260,7 +260,7 @@ def test_a_signal_during_the_start_ends_it(pool: str, number: int, tmp_path: Pat
         "time.sleep(120)\napp = FastQ('tasks', broker='sqlite:///never.db')\n"
     )
     with Worker(tmp_path, "-P", pool, "-c", "1") as worker:
-        eventually(lambda: ran(folder, "importing"), f"the application is being imported\n{worker.log}")
+        eventually(lambda: ran(folder, "importing"), lambda: f"the application is being imported\n{worker.log}")
         assert worker.terminate(number) == (1 if number == signal.SIGQUIT else 0), worker.log
         assert "Traceback" not in worker.log, worker.log
         eventually(lambda: not children(worker.pid), "no child left")
@@ -329,7 +329,7 @@ def test_term_to_one_pool_process_lets_it_finish_and_replaces_it(
         os.kill(pid, signal.SIGTERM)
         stoppable.quick.delay_many([(f"later{i}",) for i in range(5)])
         (folder / "gate").touch()
-        eventually(lambda: len(ran(folder, "quick-")) == 5, f"another goes on\n{worker.log}")
+        eventually(lambda: len(ran(folder, "quick-")) == 5, lambda: f"another goes on\n{worker.log}")
         eventually(lambda: worker.pool_pids() not in ([pid], []), "the process was replaced")
         assert worker.terminate() == 0
         assert "exited with" not in worker.log
@@ -345,7 +345,7 @@ def test_a_process_that_a_task_forks_can_be_terminated_and_the_worker_goes_on(
     with Worker(tmp_path, "-P", pool, "-c", "1", "-l", "INFO").wait_ready() as worker:
         stoppable.mother.delay("m")
         stoppable.quick.delay("after")
-        eventually(lambda: "quick-after-0" in ran(folder, "quick-"), f"the worker goes on\n{worker.log}")
+        eventually(lambda: "quick-after-0" in ran(folder, "quick-"), lambda: f"the worker goes on\n{worker.log}")
         assert ran(folder, "quick-m") == [f"quick-m{-signal.SIGTERM}-0"]
         assert WARM not in worker.log
 
@@ -367,7 +367,9 @@ def test_a_supervisor_killed_during_a_warm_stop_loses_nothing(
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family), "its processes end with it")
     (folder / "gate").touch()
     with Worker(tmp_path, "-P", pool, "-c", "1", "-l", "INFO").wait_ready() as second:
-        eventually(lambda: ran(folder, "ended-gate") and len(ran(folder, "quick-")) == 5, f"all runs elsewhere\n{second.log}")
+        eventually(
+            lambda: ran(folder, "ended-gate") and len(ran(folder, "quick-")) == 5, lambda: f"all runs elsewhere\n{second.log}"
+        )
     assert ran(folder, "quick-") == [f"quick-later{i}-0" for i in range(5)], "what had not started is not charged"
     # nobody was left to say who ran: as for a lost node
     assert ran(folder, "ended-") == [f"ended-gate-{0 if pool == 'solo' and ran(folder, 'began-gate-1') == [] else 1}"]
@@ -404,7 +406,7 @@ def test_a_warm_stop_without_a_broker_ends_within_bounds_and_says_what_it_could_
             assert "could not be settled" in worker.log and "could not be handed back" in worker.log, worker.log
         server.start()
         with Worker(tmp_path, "-P", pool, "-c", "1", "-l", "INFO").wait_ready() as second:
-            eventually(lambda: len(ran(folder, "ended-")) == 2 and ran(folder, "quick-"), f"nothing is lost\n{second.log}")
+            eventually(lambda: len(ran(folder, "ended-")) == 2 and ran(folder, "quick-"), lambda: f"nothing is lost\n{second.log}")
             assert second.terminate() == 0
 
 
@@ -430,7 +432,9 @@ def test_a_warm_stop_with_a_silent_broker_ends_within_bounds(
         with Worker(tmp_path, "-P", pool, "-c", "1", "-l", "INFO").wait_ready() as second:
             # what was sent last may have been carried out without an answer: then it is settled
             with contextlib.closing(open_inspector(server.url, TransportOptions())) as inspector:
-                eventually(lambda: not any(inspector.depth("default").values()), f"nothing waits, nothing is leased\n{second.log}")
+                eventually(
+                    lambda: not any(inspector.depth("default").values()), lambda: f"nothing waits, nothing is leased\n{second.log}"
+                )
             assert second.terminate() == 0
         assert len(ran(folder, "ended-")) in (1, 2)
 

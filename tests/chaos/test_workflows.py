@@ -66,7 +66,11 @@ def test_workflows_end_rightly_and_publish_each_step_once_while_workers_are_kill
         results = {root: place.send(shape, root) for root, (shape, _, _) in flows.items()}
         killed: set[int] = set()
         for moment in moments:
-            eventually(lambda least=moment: len(place.runs()) >= least, f"{moment} runs\n{worker.log[-2000:]}", every_s=0.002)  # type: ignore[misc]
+            eventually(
+                lambda least=moment: len(place.runs()) >= least,  # type: ignore[misc]
+                lambda worker=worker, moment=moment: f"{moment} runs\n{worker.log[-2000:]}",  # type: ignore[misc]
+                every_s=0.002,
+            )
             if victim == "node":
                 killed.update(children(worker.pid))
                 worker.kill_all()

@@ -90,11 +90,13 @@ def test_a_worker_with_a_beat_of_its_own_replaces_and_ends_it(pool: str, redis_u
         worker.wait_log("Sending due task often (tick)")
         eventually(lambda: (tmp_path / "ran").exists(), "a tick to run")
         (beat,) = [pid for pid in children(worker.pid) if is_beat(pid)]
+        led = worker.log.count("beat: leading")
         os.kill(beat, signal.SIGKILL)
         worker.wait_log("The beat of this node (-B) has ended")
         eventually(lambda: [pid for pid in children(worker.pid) if is_beat(pid)], "another beat")
         (beat,) = [pid for pid in children(worker.pid) if is_beat(pid)]
-        eventually(lambda: worker.log.count("beat: leading") == 2, "the other beat to lead")
+        # not "twice": a beat that a busy machine holds up for longer than its lease leads anew
+        eventually(lambda: worker.log.count("beat: leading") > led, lambda: f"the other beat to lead\n{worker.log}")
         assert worker.terminate() == 0
         eventually(lambda: not is_beat(beat), "the beat to end with its worker")
     ran = (tmp_path / "ran").read_text().split()

@@ -62,7 +62,9 @@ def test_a_random_canvas_gives_what_a_direct_evaluation_gives_and_runs_each_task
         result = site.send(shape, root, args, lazily=lazily)
         assert plain(value_of(result)) == plain(value)
         wanted = sum(expected.values())
-        eventually(lambda: sum(site.counted(root).values()) >= wanted, f"all runs\n{expected - site.counted(root)}", every_s=0.003)
+        eventually(
+            lambda: sum(site.counted(root).values()) >= wanted, lambda: f"all runs\n{expected - site.counted(root)}", every_s=0.003
+        )
 
     law()
     site.wait_idle()

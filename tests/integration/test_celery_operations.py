@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +93,7 @@ class Exporter:
         self.tasks: Counter[tuple[str, str]] = Counter()
         self.runtimes: dict[str, float] = {}
         self.heard_of: dict[str, dict[str, Any]] = {}
+        self.all: list[dict[str, Any]] = []
         self.receiver: Any = None
         self.listening = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -116,6 +119,7 @@ class Exporter:
             self.receiver.capture(limit=None, timeout=None, wakeup=True)
 
     def on_task(self, event: dict[str, Any]) -> None:
+        self.all.append(event)
         self.state.event(event)
         task = self.state.tasks.get(event["uuid"])
         self.tasks[task.name, event["type"]] += 1
@@ -137,13 +141,13 @@ class Exporter:
 class Script(Worker):
     """A worker that a script of the application starts, by ``app.worker_main``."""
 
-    def __init__(self, directory: Path, script: str) -> None:
+    def __init__(self, directory: Path, script: str, *words: str) -> None:
         self.directory, self.solo = directory, True
-        self.path = directory / f"{script}.log"
+        self.path = directory / f"{'-'.join([script, *words])}.log"
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         with self.path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, script], cwd=directory, env=environment, stdout=log, stderr=log, start_new_session=True
+                [sys.executable, script, *words], cwd=directory, env=environment, stdout=log, stderr=log, start_new_session=True
             )
         self.pid = self.process.pid
 
@@ -193,9 +197,16 @@ def test_an_exporter_counts_tasks_and_workers(tasks: Any, app: Any) -> None:
         failed = tasks.fail.delay("no").id
         slow = tasks.add.apply_async((1, 1), queue="slow").id
         counted = exporter.tasks
+
+        def told() -> str:
+            frame = sys._current_frames().get(exporter.thread.ident or 0)
+            where = "".join(traceback.format_stack(frame)) if frame is not None else "it has ended"
+            heard = "\n".join(map(str, exporter.all))
+            return "\n".join([f"{counted}", heard, f"the exporter: {where}", *(worker.log for worker in tasks.workers)])
+
         for type, count in {"task-sent": 6, "task-received": 6, "task-started": 6, "task-succeeded": 6, "task-failed": 0}.items():
-            eventually(lambda: counted["operated.add", type] == count, f"{count} times {type}; there are {counted}")  # noqa: B023
-        eventually(lambda: counted["operated.fail", "task-failed"] == 1, "the failure")
+            eventually(lambda: counted["operated.add", type] == count, told)  # noqa: B023
+        eventually(lambda: counted["operated.fail", "task-failed"] == 1, told)
         state = exporter.state
         assert set(exporter.runtimes) == {*added, slow} and all(0 <= s < 60 for s in exporter.runtimes.values())
         task = state.tasks.get(failed)
@@ -306,6 +317,54 @@ def test_the_application_is_its_own_command_line(tasks: Any, app: Any, capfd: py
     with pytest.raises(SystemExit) as ended:
         app.start(["control", "rate_limit"])
     assert ended.value.code == 2
+
+
+LAUNCH = """
+import sys
+from operated import app
+
+if __name__ == "__main__":
+    if sys.argv[1] == "beat":
+        runs = app.Beat(max_interval=1, loglevel="INFO", quiet=True)
+        runs.run()
+    else:
+        runs = app.Worker(hostname="w3@h", pool="threads", concurrency=2, queues=["third"], include=["looking"], loglevel="INFO")
+        runs.start()
+    print("ended with", runs.exitcode, flush=True)
+"""
+
+LOOKING = """
+from fastq.worker import state
+from operated import app
+
+
+@app.task
+def look():
+    (running,) = state.active_requests
+    return [running.id, running.name, running.hostname, len(state.reserved_requests), state.total_count["looking.look"]]
+"""
+
+
+def test_a_program_starts_a_worker_and_a_beat(tasks: Any, app: Any) -> None:
+    (tasks.directory / "launch.py").write_text(LAUNCH)
+    (tasks.directory / "looking.py").write_text(LOOKING)
+    with Script(tasks.directory, "launch.py", "worker") as worker, Script(tasks.directory, "launch.py", "beat") as beat:
+        worker.wait_ready()
+        # whoever chooses nodes by a pattern finds one that is ready at once
+        assert app.control.ping(pattern="w3*", timeout=30) == [{"w3@h": {"ok": "pong"}}]
+        result = app.send_task("looking.look", queue="third")
+        assert result.get(timeout=30) == [result.id, "looking.look", "w3@h", 1, 1]
+        with app.connection() as connection:
+            channel = connection.default_channel
+            app.send_task("looking.look", queue="unread")
+            assert (channel.client.llen("unread"), channel.client.llen("third")) == (1, 0)
+            assert channel.queue_declare(queue="third", passive=True) == ("third", 0, 1)
+            assert channel.queue_purge("unread") == 1
+        beat.wait_log("beat: Starting...")
+        for script in (worker, beat):
+            os.kill(script.pid, signal.SIGTERM)
+            assert script.process.wait(60) == 0
+            assert script.log.rstrip().endswith("ended with 0"), script.log
 
 
 def test_a_node_is_shut_down_by_name(tasks: Any, app: Any) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.servers import free_port
+from tests.servers import RedisServer, free_port
 from tests.workers import Worker
 
 
@@ -102,3 +104,20 @@ def test_app_is_found_without_being_named(tmp_path: Path) -> None:
     called = fastq(tmp_path, "call", "tasks.double", "-a", "[21]")
     assert called.returncode == 0, called.stderr
     assert (tmp_path / "fastq.db").exists(), "the embedded broker's file lies in the working directory"
+
+
+def test_call_says_within_seconds_that_the_broker_is_silent(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as server:
+        (tmp_path / "tasks.py").write_text(f"from fastq import FastQ\napp = FastQ('tasks', broker={server.url!r})\n")
+        assert fastq(tmp_path, "-A", "tasks", "call", "tasks.x").returncode == 0
+        server.kill(signal.SIGSTOP)
+        try:
+            began_s = time.monotonic()
+            done = fastq(tmp_path, "-A", "tasks", "call", "tasks.x", "--timeout", "1")
+            took_s = time.monotonic() - began_s
+        finally:
+            server.kill(signal.SIGCONT)
+    assert done.returncode == 69 and not done.stdout, done
+    assert f"Error: not sent within 1 s: Redis at {server.url} did not answer in time" in done.stderr, done
+    assert "Nothing was sent: try again, or wait longer with --timeout." in done.stderr, done
+    assert took_s < 20, "a default of 8 s, not four attempts of 30"

@@ -140,7 +140,7 @@ def test_a_request_is_followed_to_its_result(site: Site, server: str, pool: str)
         place = browser.open(server + "/notes/", form, timeout=20).url
         path = urllib.parse.urlsplit(place).path
 
-        eventually(lambda: json.loads(get(path))["words"] == 3, f"the count; the worker's log:\n{worker.log}", every_s=0.1)
+        eventually(lambda: json.loads(get(path))["words"] == 3, lambda: f"the count; the worker's log:\n{worker.log}", every_s=0.1)
         eventually(lambda: json.loads(get("/results/"))["results"], "the result's row", every_s=0.1)
         (row,) = json.loads(get("/results/"))["results"]
         assert (row["status"], row["result"], row["task_name"]) == ("SUCCESS", "3", "notes.tasks.count_words")

@@ -89,7 +89,7 @@ class Monitor:
         return next(event for event in self.events if event["type"] == type and event.get("uuid") == uuid)
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
-        eventually(condition, f"{what}; heard:\n" + "\n".join(map(str, self.events[-30:])))
+        eventually(condition, lambda: f"{what}; heard:\n" + "\n".join(map(str, self.events[-30:])))
 
     def close(self) -> None:
         self.receiver.should_stop = True
@@ -208,8 +208,8 @@ def test_events_begin_and_end_with_who_listens_and_with_commands(
         try:
             assert json.loads(dump.stdout.readline())["type"] == "worker-online"
             assert "start it with -E, or run fastq control enable_events" in dump.stderr.readline()
-            assert app.control.enable_events(reply=True)[0].popitem()[1] == {"ok": "task events enabled"}
-            assert app.control.enable_events(reply=True)[0].popitem()[1] == {"ok": "task events already enabled"}
+            for said in ("task events enabled", "task events already enabled"):
+                assert app.control.enable_events(reply=True, timeout=30)[0].popitem()[1] == {"ok": said}
             ids = []
 
             def heard() -> bool:
@@ -232,7 +232,7 @@ def test_events_begin_and_end_with_who_listens_and_with_commands(
             return stream == before
 
         eventually(silent, "nothing is told any more", every_s=0.5)
-        assert app.control.disable_events(reply=True)[0].popitem()[1] == {"ok": "task events disabled"}
+        assert app.control.disable_events(reply=True, timeout=30)[0].popitem()[1] == {"ok": "task events disabled"}
         eventually(lambda: told(app) == [False], "the node says that its events are off")
         assert worker.terminate() == 0
 

@@ -54,7 +54,7 @@ def test_a_page_follows_a_long_task(app: Any, worker: Worker) -> None:
         told.append(client.get(place).json)
         return told[-1]["state"] == "SUCCESS"
 
-    eventually(ended, f"the end of the task; the worker's log:\n{worker.log}")
+    eventually(ended, lambda: f"the end of the task; the worker's log:\n{worker.log}")
     steps = [one["current"] for one in told if one["state"] == "PROGRESS"]
     assert steps and steps == sorted(steps) and all(one["total"] == 5 for one in told if one["state"] == "PROGRESS")
     # the greeting is from Flask's configuration: the task ran in its context

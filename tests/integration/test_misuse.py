@@ -144,7 +144,7 @@ def test_foreign_data_that_comes_while_a_worker_runs_stops_it_only_as_long_as_it
         worker.wait_log("foreign value")
         assert client.get("fastq:{default}:levels") == b"theirs" and not ran(folder, "m")
         client.delete("fastq:{default}:levels")
-        eventually(lambda: len(ran(folder, "m")) == 20, f"all tasks\n{worker.log}")
+        eventually(lambda: len(ran(folder, "m")) == 20, lambda: f"all tasks\n{worker.log}")
         assert worker.terminate() == 0
     tasks.app.close()
 
@@ -208,11 +208,13 @@ def test_a_node_started_again_under_its_name_after_a_kill_frees_what_it_held_at_
     arguments = ("-P", pool, "-c", str(slots), "-n", "w1@here")
     with Worker(tmp_path, *arguments).wait_ready() as first:
         results = [tasks.wait_for.delay(f"gate{i}") for i in range(slots)]
-        eventually(lambda: len(ran(folder, "waiting-")) == len(results), f"all tasks started\n{first.log}")
+        eventually(lambda: len(ran(folder, "waiting-")) == len(results), lambda: f"all tasks started\n{first.log}")
         first.kill_all()
     with Worker(tmp_path, *arguments).wait_ready() as second:
         ready = time.monotonic()
-        eventually(lambda: len(ran(folder, "waiting-")) == 2 * slots, f"all tasks started again\n{second.log}", every_s=0.002)
+        eventually(
+            lambda: len(ran(folder, "waiting-")) == 2 * slots, lambda: f"all tasks started again\n{second.log}", every_s=0.002
+        )
         took_s = time.monotonic() - ready
         assert "Another node named" not in second.log
         for i in range(len(results)):

@@ -46,6 +46,6 @@ def test_the_application_is_imported_into_a_patched_process(pool: str, chosen_by
         assert f"20 ({pool})" in worker.log
         called = Worker.command(tmp_path, "call", "tasks.fetch", "-a", f'["{tmp_path}/done"]', env=env)
         assert called.returncode == 0, called.stderr
-        eventually(lambda: (tmp_path / "done").exists(), f"the task has run\n{worker.log}")
+        eventually(lambda: (tmp_path / "done").exists(), lambda: f"the task has run\n{worker.log}")
         assert worker.terminate() == 0
         assert "Traceback" not in worker.log and "Warning" not in worker.log, worker.log

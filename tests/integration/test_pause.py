@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
+from fastq.records import RETURN, Fetch, Lease, Settlement
 from fastq.transports import open_inspector
 from tests.integration.conftest import ran
 from tests.workers import Worker, eventually
@@ -84,3 +88,83 @@ def test_the_commands_say_what_is_wrong(tasks: ModuleType, tmp_path: Path) -> No
         answer = Worker.command(tmp_path, *arguments)
         assert answer.returncode == code, (arguments, answer.stdout, answer.stderr)
         assert text in answer.stdout + answer.stderr, (arguments, answer.stdout, answer.stderr)
+
+
+#: a client that is killed in the middle of putting back
+DIES = """
+import os, signal
+import tasks
+broker = tasks.app.open_broker()
+kind, before, steps = type(broker), type(broker).unpark, []
+def unpark(self):
+    more = before(self)
+    steps.append(more)
+    if len(steps) == 2:
+        assert more, "it would have been done"
+        os.kill(os.getpid(), signal.SIGKILL)
+    return more
+kind.unpark = unpark
+tasks.app.control.resume_task("tasks.note")
+"""
+
+#: leaves its runs in one file, in their order
+NOTE = """
+
+@app.task(ignore_result=True)
+def note(number):
+    with open(os.path.join(FOLDER, "notes"), "a") as file:
+        file.write(f"{number}\\n")
+"""
+
+
+def test_a_resume_whose_client_was_killed_is_finished_by_the_nodes_and_all_run_once_in_their_order(
+    tasks: ModuleType, tmp_path: Path, folder: Path, broker_url: str
+) -> None:
+    (tmp_path / "tasks.py").write_text((tmp_path / "tasks.py").read_text() + NOTE)
+    note = tasks.app.task(name="tasks.note", ignore_result=True)(lambda number: None)
+    control, notes = tasks.app.control, folder / "notes"
+    many = 1100 if broker_url.startswith("redis") else 2100  # more than two steps
+
+    def put_aside(first: int, process: str) -> list[int]:
+        control.pause_task("tasks.note")
+        note.delay_many([(first + i,) for i in range(many)])
+        broker = tasks.app.open_broker()  # as a worker does that meets a paused name
+        broker.renew(["default"], [process], 2000)
+        for number in range(1, 100):
+            (leased,) = broker.fetch(Fetch(process, number, ("default",), 500)).leased or [None]
+            if leased is None:
+                break
+            parked = [Settlement("default", tag, "", RETURN, reason="tasks.note") for tag in leased.tags]
+            broker.settle(process, parked, results=False)
+        broker.condemn([Lease("default", process, "")])
+        broker.release("default", process, {})
+        broker.close()
+        assert depth(tasks)["delayed"] == many
+        return list(range(first, first + many))
+
+    def client_dies() -> None:
+        ended = subprocess.run([sys.executable, "-c", DIES], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+    def all_run(expected: list[int], *, in_order: bool) -> None:
+        eventually(lambda: notes.exists() and notes.read_text().count("\n") >= len(expected), lambda: f"{control.paused()}")
+        eventually(lambda: depth(tasks) == {"ready": 0, "delayed": 0, "leased": 0, "dead": 0}, lambda: f"{depth(tasks)}")
+        got = [int(line) for line in notes.read_text().split()]
+        assert (got if in_order else sorted(got)) == expected
+        assert control.paused().number == 0
+
+    first = put_aside(0, "one")
+    with Worker(tmp_path, "-P", "threads", "-c", "1", "-l", "INFO").wait_ready():
+        client_dies()
+        all_run(first, in_order=False)
+    notes.unlink()
+    second = put_aside(many, "two")
+    client_dies()
+    paused = control.paused()
+    assert paused.resuming.keys() == {"tasks.note"} and paused.held == {"default"}
+    listed = Worker.command(tmp_path, "pause", "--list")
+    assert "task tasks.note: resumed" in listed.stdout and "goes back to default" in listed.stdout, listed
+    note.delay(-1)
+    # whoever holds nothing gives nothing back, which others might overtake
+    with Worker(tmp_path, "-P", "threads", "-c", "1", "-l", "INFO", "--prefetch", "0").wait_ready():
+        all_run([*second, -1], in_order=True)

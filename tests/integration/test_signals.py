@@ -138,7 +138,7 @@ def test_a_process_that_is_still_being_prepared_takes_no_task(
 ) -> None:
     waiting = listening.app.send_task("tasks.seen", ("early",))
     with Worker(tmp_path, "-P", pool, "-c", "1", env={"TEST_GATE": "1"}) as worker:
-        eventually(lambda: any(words == ["before-init"] for _, *words in said(folder)), f"the receiver runs; {worker.log}")
+        eventually(lambda: any(words == ["before-init"] for _, *words in said(folder)), lambda: f"the receiver runs; {worker.log}")
         assert " ready." not in worker.log and not waiting.ready()
         (folder / "init-gate").touch()
         assert waiting.get(timeout=30) == "early"

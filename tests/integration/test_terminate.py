@@ -33,17 +33,20 @@ def told(request=None, terminated=None, signum=None, expired=None, **_):
 
 def spin(caught=()):
     end = time.monotonic() + LONG_S
-    while time.monotonic() < end and not os.path.exists(os.path.join(FOLDER, "enough")):
+    while True:
         try:
-            time.sleep(0.01)
+            while time.monotonic() < end and not os.path.exists(os.path.join(FOLDER, "enough")):
+                time.sleep(0.01)
+            return
         except caught:
             pass
 
 
+# it has begun when nothing can come any more before it is ready to be ended
 @app.task
 def endless(name):
-    effect("began-" + name)
     try:
+        effect("began-" + name)
         spin()
     except Exception:
         effect("swallowed-" + name)
@@ -53,8 +56,8 @@ def endless(name):
 
 @app.task
 async def endless_async(name):
-    effect("began-" + name)
     try:
+        effect("began-" + name)
         await asyncio.sleep(LONG_S)
     finally:
         effect("finally-" + name)
@@ -62,8 +65,8 @@ async def endless_async(name):
 
 @app.task
 def graceful(name):
-    effect("began-" + name)
     try:
+        effect("began-" + name)
         spin()
     except TaskRevokedError:
         return "tidied"

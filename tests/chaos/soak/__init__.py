@@ -11,6 +11,8 @@
     faults.py     what is done to them
     steering.py   the process that steers and watches them meanwhile: commands, pauses, questions, events, scrapes
     steered.py    reads what it has done
+    beaters.py    the beats that share a timetable
+    ticks.py      the count of what they have sent
     memory.py     how much memory each process has
     excuses.py    why a task may have run twice
     audit.py      the count at the end: each law that does not hold is told as a sentence

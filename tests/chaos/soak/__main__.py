@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--poison-every", type=float, default=8, help="seconds from one poisonous task to the next; 0: none")
     parser.add_argument("--steer-every", type=float, default=0.5, help="seconds from one command to the nodes to the next")
     parser.add_argument("--no-steer", action="store_true", help="leave the nodes alone: no commands, pauses, events, scrapes")
+    parser.add_argument("--beats", type=int, default=2, help="beats that share a timetable; 0: no periodic tasks")
     parser.add_argument("--only", default="", help="names of faults, with commas between; all without it")
     parser.add_argument("--folder", type=Path, default=None, help="where logs, records and the broker's files go; must not exist")
     parser.add_argument("--results", type=Path, default=None, help="where soak-*.json goes; nowhere without it")
@@ -56,6 +57,7 @@ def main() -> int:
         poison_every_s=arguments.poison_every,
         only=only,
         steer_every_s=0.0 if arguments.no_steer else arguments.steer_every,
+        beats=arguments.beats,
     )
     result = soak(plan, partial(print, flush=True))
     text = json.dumps(result, indent=1)

@@ -16,6 +16,7 @@ from itertools import chain, pairwise
 
 from fastq import _core
 from fastq.transports import open_inspector
+from tests.chaos.soak import ticks
 from tests.chaos.soak.checker import Checker
 from tests.chaos.soak.excuses import Excuses
 from tests.chaos.soak.faults import Happened
@@ -57,6 +58,8 @@ class Count:
     takeovers: int = 0
     longest_gap_s: float = 0.0
     per_s: float = 0.0
+    #: see ``ticks.judge``
+    ticks: dict[str, float] = field(default_factory=dict)
     #: every law that does not hold
     broken: list[str] = field(default_factory=list)
 
@@ -76,10 +79,13 @@ def audit(fleet: Fleet, ledger: Ledger, checker: Checker, happened: list[Happene
     count.add("no end", [f"{u.kind} {u.ids[0]} (unit {u.unit}), accepted {_clock(u.at)}" for u in checker.open_units()])
     count.add("wrong end", checker.wrong)
     count.add("surprise", fleet.surprises)
-    by_run = _count_runs(count, fleet, ledger, happened, kept, unknown, began, ended)
+    by_run, excuses = _count_runs(count, fleet, ledger, happened, kept, unknown, began, ended)
     _check_ran(count, ledger, kept, by_run)
     _check_unanswered(count, ledger, by_run)
     _check_dead(count, fleet, kept, unknown)
+    if fleet.beats is not None:
+        count.ticks, wrong = ticks.judge(fleet, excuses, ended)
+        count.add("ticks", wrong)
     count.sent = sum(kind.tasks for kind in kept.values())
     for name, n in checker.ended.items():
         kind, state = name.split()
@@ -112,7 +118,7 @@ def _count_runs(
     unknown: dict[int, Kind],
     began: float,
     ended: float,
-) -> dict[int, int]:
+) -> tuple[dict[int, int], Excuses]:
     """Return how often each (see ``_key``) ran; judge the runs beyond the first."""
     by_run: dict[int, int] = {}
     moments: list[float] = []
@@ -177,7 +183,7 @@ def _count_runs(
             )
             inexcusable.append(f"{kind} unit {same[0].unit} index {same[0].place} retries {same[0].retries}: {told}")
     count.add("ran more often than can be explained", inexcusable)
-    return by_run
+    return by_run, excuses
 
 
 def _key(token: int, retries: int) -> int:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tests.chaos.soak.beaters import STARTING, Beater
 from tests.chaos.soak.fleet import Fleet, Node, Proc
 
 __all__ = ["Faults", "Happened"]
@@ -69,7 +70,17 @@ class Faults:
         }
         if self.fleet.steer_every_s:
             table["kill steerer"] = (2, self._kill_steerer, False)
+        if self.fleet.beats is not None:
+            table |= {
+                "kill beat": (5, self._kill_beat, False),
+                "kill all beats": (2, self._kill_beats, False),
+                "TERM beat": (3, self._end_beat, False),
+                "freeze beat": (4, self._freeze_beat, False),
+            }
         if self.fleet.server is not None:
+            if self.fleet.beats is not None:
+                table["cut beats in calls"] = (4, self._cut_beats_in_calls, False)
+                table["half-open beats"] = (2, self._mute_beats, False)
             table |= {
                 "cut": (4, self._cut, True),
                 "cut in calls": (4, self._cut_in_calls, True),
@@ -215,6 +226,59 @@ class Faults:
         steerer.kill()
         return str(steerer.pid)
 
+    # --- beats ---
+
+    def _beater(self) -> Beater:
+        assert self.fleet.beats is not None
+        return self.chance.choice(list(self.fleet.beats.running.values()))
+
+    def _kill_beat(self, *victims: Beater) -> str:
+        victims = victims or (self._beater(),)
+        for victim in victims:
+            victim.expected += (-signal.SIGKILL,)
+            victim.process.kill()
+        return ", ".join(f"{victim.name} {victim.pid}" for victim in victims)
+
+    def _kill_beats(self) -> str:
+        assert self.fleet.beats is not None
+        return self._kill_beat(*self.fleet.beats.running.values())
+
+    def _end_beat(self) -> str:
+        victim = self._beater()
+        victim.expected += (0, STARTING)
+        victim.process.send_signal(signal.SIGTERM)
+        return f"{victim.name} {victim.pid}"
+
+    def _freeze_beat(self) -> str:
+        """Stop it for longer than its lead lasts: it goes on as if it led still."""
+        victim, seconds = self._beater(), self.chance.uniform(0.5, 4.0)
+        _kill(victim.pid, signal.SIGSTOP)
+        try:
+            self._wait(seconds)
+        finally:
+            _kill(victim.pid, signal.SIGCONT)
+        return f"{victim.name} {victim.pid}, {seconds:.1f} s"
+
+    def _cut_beats_in_calls(self) -> str:
+        """Cut their calls of scripts: what fires ticks, renews the lead and reads entries."""
+        proxy = self.fleet.beats_proxy
+        assert proxy is not None
+        when = self.chance.choice(("request", "mid-request", "reply", "mid-reply"))
+        before = proxy.hits
+        proxy.cut_on("EVALSHA", when, 8)
+        self._wait(self.chance.uniform(1.0, 3.0))
+        proxy.cut_on("EVALSHA", when, 0)
+        return f"{proxy.hits - before} at {when}"
+
+    def _mute_beats(self) -> str:
+        proxy, seconds = self.fleet.beats_proxy, self.chance.uniform(0.5, 4.0)
+        assert proxy is not None
+        n = proxy.freeze()
+        self._wait(seconds)
+        proxy.thaw()
+        proxy.cut()
+        return f"{n} connections, {seconds:.1f} s, then reset"
+
     # --- frost ---
 
     def _freeze_process(self) -> str:
@@ -252,7 +316,8 @@ class Faults:
     def _cut(self) -> str:
         node = self.chance.choice(self.fleet.nodes)
         everybody = self.chance.random() < 0.5
-        proxies = [n.proxy for n in self.fleet.nodes] + [self.fleet.producer_proxy] if everybody else [node.proxy]
+        proxies = [*(n.proxy for n in self.fleet.nodes), self.fleet.producer_proxy, self.fleet.beats_proxy]
+        proxies = proxies if everybody else [node.proxy]
         return f"{'all' if everybody else node.name}, {sum(proxy.cut() for proxy in proxies if proxy is not None)} connections"
 
     def _cut_in_calls(self) -> str:

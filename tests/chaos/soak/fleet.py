@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.soak.beaters import Beats, environment
 from tests.chaos.soak.producer import PACE
 from tests.chaos.soak.steering import ENOUGH
 from tests.chaos.soak.workload import SIDE, birth
@@ -147,6 +148,8 @@ class Fleet:
     poison_every_s: float
     #: seconds from one thing that it is told to the next; 0: it is left alone
     steer_every_s: float = 0.0
+    #: how many share the timetable; 0: nothing is sent from there
+    beaters: int = 0
     nodes: list[Node] = field(default_factory=list)
     server: RedisServer | None = None
     hits: list[Hit] = field(default_factory=list)
@@ -157,9 +160,11 @@ class Fleet:
     producer_proxy: ProxyProcess | None = None
     steerer: subprocess.Popen[bytes] | None = None
     steerers: int = 0
+    beats: Beats | None = None
+    beats_proxy: ProxyProcess | None = None
 
     def start(self) -> None:
-        for name in ("runs", "ledger", "logs", "steered"):
+        for name in ("runs", "ticks", "ledger", "logs", "steered"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "pace").write_bytes(PACE.pack(0, 0, 0))
         with (self.folder / "pace").open("r+b") as file:
@@ -180,6 +185,11 @@ class Fleet:
             self.nodes.append(Node(name, pool, proxy.url if proxy else self.url, self.folder, proxy, door))
         for node in self.nodes:
             node.start()
+        if self.beaters:
+            self.beats_proxy = ProxyProcess(self.server.port) if self.server else None
+            url = self.beats_proxy.url if self.beats_proxy else self.url
+            self.beats = Beats(self.folder, environment(self.folder, url), self.beaters, self.surprises)
+            self.beats.start()
 
     def pace(self, unfinished: int, most: int, stop: bool = False) -> None:
         self._pace[:] = PACE.pack(max(0, unfinished), most, stop)
@@ -244,6 +254,8 @@ class Fleet:
 
     def watch(self) -> None:
         """Start again what has ended."""
+        if self.beats is not None:
+            self.beats.watch()
         if self.steerer is not None and (code := self.steerer.poll()) is not None:
             if code != -signal.SIGKILL:
                 self.surprises.append(f"the steerer {self.steerers} ended with {code}")
@@ -316,6 +328,10 @@ class Fleet:
                 node.proxy.close()
             if node.door:
                 Path(node.door).unlink(missing_ok=True)
+        if self.beats is not None:
+            self.beats.close()
+        if self.beats_proxy is not None:
+            self.beats_proxy.close()
         for process in (self.producer, self.steerer):
             if process is not None:
                 process.kill()

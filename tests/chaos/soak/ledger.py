@@ -104,9 +104,9 @@ class Ledger:
         }
 
 
-def runs(folder: Path) -> Iterator[Run]:
-    """Yield every run of every process."""
-    for path in (folder / "runs").iterdir():
+def runs(folder: Path, what: str = "runs") -> Iterator[Run]:
+    """Yield every run of every process. ``what``: "ticks" are those of periodic tasks."""
+    for path in (folder / what).iterdir():
         data = path.read_bytes()
         for token, at_us, retries, deliveries, phase in RECORD.iter_unpack(data[: len(data) // RECORD.size * RECORD.size]):
             yield Run(token, at_us / 1e6, retries, deliveries, phase, *path.name.split(".", 1))

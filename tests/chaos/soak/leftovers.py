@@ -13,8 +13,8 @@ from tests.chaos.soak.workload import SIDE, app
 
 __all__ = ["left_on_redis", "left_on_sqlite"]
 
-#: of a queue, without a TTL: the dead letters, which expire one by one
-OWNED = ("dead", "dead:messages")
+#: without a TTL: the dead letters of a queue, which expire one by one, and what is sent when
+OWNED = ("dead", "dead:messages", "timetable")
 
 
 def left_on_redis(fleet: Fleet) -> tuple[dict[str, int], list[str]]:

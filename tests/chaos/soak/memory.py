@@ -49,6 +49,8 @@ class Memory:
         found = [(proc.pid, proc.lineage) for node in fleet.nodes for proc in node.procs()]
         if fleet.producer is not None:
             found.append((fleet.producer.pid, "producer"))
+        if fleet.beats is not None:
+            found += [(beater.pid, beater.name) for beater in fleet.beats.running.values()]
         for pid, lineage in found:
             name, since = self._seen.get(pid, ("", 0.0))
             if name != lineage:

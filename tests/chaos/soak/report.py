@@ -22,6 +22,7 @@ def summary(result: Mapping[str, Any]) -> str:
         ("duration", f"{result['seconds']:.0f} s of sending, drained {result['drained_s']:.1f} s after it"),
         ("faults", f"{result['faults_total']}: " + ", ".join(f"{n} {name}" for name, n in sorted(result["faults"].items()))),
         ("steered", ", ".join(f"{n} {name}" for name, n in sorted(result["steered"].items())) or "nothing"),
+        ("ticks", _ticks(result.get("ticks"))),
         ("events heard", ", ".join(f"{n} {name}" for name, n in sorted(result["events_heard"].items())) or "nothing"),
         ("sent", count["sent"]),
         ("  done", count["done"]),
@@ -47,6 +48,14 @@ def summary(result: Mapping[str, Any]) -> str:
             sizes = f"{one['before'] / 2**20:7.1f} {one['after'] / 2**20:7.1f}  {change:+5.1f}%"
             lines.append(f"  {one['lineage']:<28} {sizes}  {one['processes']} processes{mark}")
     return "\n".join(lines)
+
+
+def _ticks(numbers: Mapping[str, Any] | None) -> str:
+    if not numbers:
+        return "none"
+    beats = f"{numbers['starts']} starts of beats, {numbers['leads']} times one took the lead"
+    late = f"the latest {numbers['latest_s']:.1f} s after it was due"
+    return f"{numbers['sent']} sent, {numbers['ran']} ran, {numbers['second_runs']} second runs, {late}; {beats}"
 
 
 def markdown(results: Iterable[Mapping[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastq.exceptions import OperationalError
 from fastq.transports import open_backend, open_inspector
-from tests.chaos.soak import report
+from tests.chaos.soak import report, ticks
 from tests.chaos.soak.audit import audit
 from tests.chaos.soak.checker import Checker
 from tests.chaos.soak.faults import Faults
@@ -32,6 +32,8 @@ LEASE_S = 2.0
 #: seconds: a frozen connection may take its 30 s to be given up, and a node that died young some 15
 DRAIN_S = 120.0
 STOP_S = 60.0
+#: seconds from the last fault until every tick that was due has been sent: a connection may be half-open
+TICKS_S = 45.0
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,13 @@ class Plan:
     only: tuple[str, ...] = ()
     #: 0: nobody steers
     steer_every_s: float = 0.0
+    #: how many share the timetable; 0: no periodic tasks
+    beats: int = 0
 
 
 def soak(plan: Plan, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Run one; return all that was found, as JSON has it. ``broken`` in it are the laws that did not hold."""
-    fleet = Fleet(plan.folder, plan.pools, plan.broker, plan.seed, plan.poison_every_s, plan.steer_every_s)
+    fleet = Fleet(plan.folder, plan.pools, plan.broker, plan.seed, plan.poison_every_s, plan.steer_every_s, plan.beats)
     say(f"seed {plan.seed}, {plan.broker}, {' '.join(plan.pools)}, a fault every {plan.every_s:g} s, logs in {plan.folder}")
     try:
         fleet.start()
@@ -92,6 +96,7 @@ class _Soak:
         # a producer that waits for an answer of a broker it was cut off from takes its socket timeout
         fleet.stop_producer(60)
         fleet.stop_steerer(90)
+        ticked = self._stop_beats(ended)
         drained = self._turn_until(self._drained, DRAIN_S)
         drained_s = time.time() - ended
         self._say(f"drained after {drained_s:.1f} s, stopping all nodes" if drained else f"NOT drained within {DRAIN_S:g} s")
@@ -101,6 +106,7 @@ class _Soak:
         fleet.stop_nodes(STOP_S)
         self._checker.turn()
         count = audit(fleet, self._ledger, self._checker, self._faults.happened, began, ended)
+        count.broken += ticked
         count.add("steering", wrong)
         if depth:
             count.broken.insert(0, f"not drained within {DRAIN_S:g} s: {depth}")
@@ -123,6 +129,7 @@ class _Soak:
             "faults": dict(Counter(one.name for one in self._faults.happened)),
             "steered": dict(steered.actions),
             "events_heard": dict(steered.events),
+            "ticks": count.ticks,
             "troubles_of_the_producer": len(self._ledger.troubles),
             "slowest_s": self._checker.slowest_s,
             "count": {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(count).items()},
@@ -133,6 +140,15 @@ class _Soak:
         }
         self._say(report.summary(result))
         return result
+
+    def _stop_beats(self, ended: float) -> list[str]:
+        """End the beats when they have sent all that was due while things were breaking; return what is wrong if they do not."""
+        beats = self._fleet.beats
+        if beats is None:
+            return []
+        sent = self._turn_until(lambda: ticks.all_sent(self._fleet, ended), TICKS_S)
+        beats.stop(STOP_S)
+        return [] if sent else [f"ticks: not all that were due had been sent {TICKS_S:g} s after the last fault"]
 
     def _turn_until(self, done: Callable[[], bool], deadline_s: float = float("inf")) -> bool:
         """Check, pace, look after the fleet, until it is done; False at the deadline."""

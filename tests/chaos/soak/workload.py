@@ -13,17 +13,26 @@ import time
 from typing import Any
 
 from fastq import FastQ
+from fastq.beat.making import tick_id
+from fastq.beat.shared import scope_of
 from fastq.running import current
 
-__all__ = ["DOOMED_S", "RECORD", "SIDE", "app", "birth", "value_of"]
+__all__ = ["DOOMED_S", "DUE_BITS", "RECORD", "SIDE", "TICKS", "WRONG_ID", "app", "birth", "value_of"]
 
 #: token, Unix us, retries before this run, deaths charged before this run, phase (0: about to return, 1: begun)
 RECORD = struct.Struct("<QQBBB5x")
 BEGUN = 1
+#: phase of a tick whose id is not the one that its entry and due time make
+WRONG_ID = 2
+#: bits of the due time, Unix ms, in the token of a tick; the number of its entry is above them
+DUE_BITS = 48
 #: a second queue, that nodes are told to leave and to take again
 SIDE = "side"
 #: seconds that a task runs which nobody ends
 DOOMED_S = 12.0
+
+#: periodic entries -> seconds from tick to tick
+TICKS = {"every 1 s": 1.0, "also every 1 s": 1.0, "every 2 s": 2.0, "every 3 s": 3.0, "every 5 s": 5.0}
 
 FOLDER = os.environ.get("SOAK_FOLDER", ".")
 NODE = os.environ.get("SOAK_NODE", "none")
@@ -38,6 +47,12 @@ app.conf.worker_revoke_expires = 600
 app.conf.dead_letter_max = 10_000_000
 #: a producer that meets a broker that restarts waits for it
 app.conf.task_publish_retry_policy = {"max_retries": 8, "interval_start": 0.05, "interval_step": 0.2, "interval_max": 1}
+
+app.conf.beat_lease = 1
+app.conf.beat_schedule = {
+    name: {"task": "tests.chaos.soak.workload.tick", "schedule": every_s, "args": (index,), "missed": "all"}
+    for index, (name, every_s) in enumerate(TICKS.items())
+}
 
 _open: tuple[int, int] = (0, -1)
 
@@ -177,6 +192,18 @@ def doomed(token: int) -> int:
         time.sleep(0.01)
     mark(token)
     return value_of(token)
+
+
+@app.task(priority=9, ignore_result=True)
+def tick(index: int) -> None:
+    """Sent by a beat; leave the due time that is in the id."""
+    d = current.get()
+    assert d is not None
+    due_ms = int(d.id.replace("-", "")[:12], 16)
+    right = d.id == tick_id(f"{app.conf.key_prefix}\0{scope_of(app)}", list(TICKS)[index], due_ms)
+    token, at_us = index << DUE_BITS | due_ms, time.time_ns() // 1000
+    with open(os.path.join(FOLDER, "ticks", f"{NODE}.{birth()}"), "ab", buffering=0) as file:
+        file.write(RECORD.pack(token, at_us, d.retries, min(d.deliveries, 255), 0 if right else WRONG_ID))
 
 
 @app.task
