@@ -32,8 +32,8 @@ __all__ = ["SharedScheduler", "scope_of", "timetable_of"]
 logger = logging.getLogger("fastq.beat")
 
 #: a tick that falls due within this time after others were fired waits as long for company, ms: so a beat of many entries wakes
-#: some 30 times a second at most, and no tick is later than this
-GATHER_MS = 30
+#: some 28 times a second at most, and no tick waits longer than this
+GATHER_MS = 35
 #: how far ahead ticks are made, ms
 AHEAD_MS = 500
 #: a tick that was made ahead is made again if it is later than this, ms
