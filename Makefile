@@ -6,7 +6,7 @@
 #   make bench    compare the pools (BENCH= passes arguments on, such as BENCH=--benchmark-compare)
 #   make fuzz     mutate a million messages and feed them to every decoder (INPUTS=1000000)
 #   make chaos    kill processes and servers, many rounds (ROUNDS=10)
-#   make chaos MINUTES=10    the soak: full speed with a fault every 5 s, then a count (SEED= POOLS="prefork gevent" BROKER=sqlite EVERY=5 STEER=0.5)
+#   make chaos MINUTES=10    the soak: full speed with a fault every 5 s, then a count (SEED= POOLS="prefork gevent" BROKER=sqlite EVERY=5 STEER=0.5 BEATS=2)
 #   make docs     write docs/settings.md from the settings table
 #   make build    only create .venv and build the core in place
 #
@@ -28,6 +28,7 @@ POOLS ?=
 BROKER ?= redis
 EVERY ?= 5
 STEER ?= 0.5
+BEATS ?= 2
 TESTS ?= tests
 ALL ?=
 INPUTS ?= 1000000
@@ -87,7 +88,7 @@ chaos: build
 ifeq ($(MINUTES),)
 	FASTQ_CHAOS_ROUNDS=$(ROUNDS) $(PY) -m pytest tests/chaos
 else
-	$(PY) -m tests.chaos.soak --minutes $(MINUTES) --broker $(BROKER) --every $(EVERY) --steer-every $(STEER) --results benchmarks/results \
+	$(PY) -m tests.chaos.soak --minutes $(MINUTES) --broker $(BROKER) --every $(EVERY) --steer-every $(STEER) --beats $(BEATS) --results benchmarks/results \
 		$(if $(SEED),--seed $(SEED)) $(if $(POOLS),--pools "$(POOLS)")
 endif
 

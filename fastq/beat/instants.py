@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from fastq.beat.definition import Missed
 from fastq.schedules import BaseSchedule, crontab
@@ -36,9 +36,13 @@ def _ms(at: datetime) -> int:
     return -((_EPOCH - at) // _MS)
 
 
+def _is_plain_interval(schedule: BaseSchedule) -> TypeGuard[interval]:
+    return type(schedule) is interval and not schedule.relative
+
+
 def next_due_ms(schedule: BaseSchedule, after_ms: int) -> int:
     """Return the first tick after an instant."""
-    if type(schedule) is interval and not schedule.relative:  # most are: a tenth of the way over datetimes
+    if _is_plain_interval(schedule):  # most are: a tenth of the way over datetimes
         return after_ms - (-schedule.run_every // _MS)
     return max(_ms(schedule.next_after(moment(after_ms))), after_ms + 1)
 
@@ -49,6 +53,9 @@ def first_due_ms(schedule: BaseSchedule, now_ms: int, last_due_ms: int = 0) -> i
         due_ms = next_due_ms(schedule, last_due_ms)
         if due_ms > now_ms:
             return due_ms
+        if _is_plain_interval(schedule):  # it stays on its beat
+            every_ms = due_ms - last_due_ms
+            return now_ms + every_ms - (now_ms - due_ms) % every_ms
     return next_due_ms(schedule, now_ms)
 
 

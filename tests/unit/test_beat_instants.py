@@ -67,4 +67,6 @@ def test_a_changed_schedule_counts_from_the_last_run_and_makes_up_for_nothing() 
     now = at(2026, 1, 1, 12)
     assert first_due_ms(schedule(3600), now, now - 600_000) == now + 3_000_000
     assert first_due_ms(schedule(60), now, now - 600_000) == now + 60_000
+    assert first_due_ms(schedule(60), now, now - 625_000) == now + 35_000, "it stays on its beat"
+    assert first_due_ms(schedule(60, relative=True), now, now - 625_000) == next_due_ms(schedule(60, relative=True), now)
     assert first_due_ms(crontab(hour=4, minute=0), now, at(2026, 1, 1, 3)) == at(2026, 1, 2, 4)
