@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -10,8 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-__all__ = ["POOLS", "Worker", "children", "eventually"]
+import pytest
+
+__all__ = ["POOLS", "Worker", "children", "eventually", "load_module", "write_module"]
 
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo", "asyncio")
 
@@ -131,6 +135,16 @@ def _comm(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path("/proc", str(pid), "comm").read_text()
     return ""
+
+
+def load_module(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a module here as a producer would, for as long as the test lasts."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, path.stem, module)
+    spec.loader.exec_module(module)
+    return module
 
 
 def write_module(directory: Path, name: str, lines: Sequence[str] | str) -> Path:

@@ -60,7 +60,8 @@ class PidFile:
         except OSError as exc:
             raise ImproperlyConfigured(f"the pid file {self.path} cannot be read: {exc.strerror}") from exc
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(OSError):  # a file system that knows no locks: one start at a time is safe there too
+                fcntl.flock(file, fcntl.LOCK_EX)
             pid = _parsed(self.path, file.read())
             seen = os.fstat(file.fileno())
             if not pid and 0 <= time.time() - seen.st_mtime < WRITTEN_S:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.integration.conftest import TASKS, ran
 from tests.servers import RedisServer
-from tests.workers import Worker, eventually
+from tests.workers import Worker, eventually, load_module, write_module
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "asyncio"])
@@ -22,12 +20,7 @@ def test_restarted_redis_loses_nothing(pool: str, tmp_path: Path, monkeypatch: p
     with RedisServer(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "always") as server:
         for name, value in (("TEST_BROKER", server.url), ("TEST_FOLDER", str(folder)), ("TEST_LEASE", "2")):
             monkeypatch.setenv(name, value)
-        (tmp_path / "tasks.py").write_text(TASKS)
-        spec = importlib.util.spec_from_file_location("tasks", tmp_path / "tasks.py")
-        assert spec is not None and spec.loader is not None
-        tasks = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "tasks", tasks)
-        spec.loader.exec_module(tasks)
+        tasks = load_module(write_module(tmp_path, "tasks", TASKS), monkeypatch)
         with Worker(tmp_path, "-P", pool, "-c", "1", "-l", "INFO").wait_ready() as worker:
             running = tasks.wait_for.delay("gate")
             eventually(lambda: ran(folder, "waiting-gate"), "the task running")

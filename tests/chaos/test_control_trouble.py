@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.util
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 from fastq._core import packb
 from tests.integration.conftest import TASKS, ran
 from tests.servers import RedisServer, free_port
-from tests.workers import Worker, eventually
+from tests.workers import Worker, eventually, load_module, write_module
 
 #: broadcasts a second, and for how many seconds
 FLOOD, FLOOD_S = 10_000, 1.5
@@ -44,12 +42,7 @@ def test_a_node_outlives_floods_garbage_scrapes_and_lost_connections(
     with RedisServer(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "always") as server:
         for name, value in (("TEST_BROKER", server.url), ("TEST_FOLDER", str(folder)), ("TEST_LEASE", str(LEASE_S))):
             monkeypatch.setenv(name, value)
-        (tmp_path / "tasks.py").write_text(TASKS)
-        spec = importlib.util.spec_from_file_location("tasks", tmp_path / "tasks.py")
-        assert spec is not None and spec.loader is not None
-        tasks = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "tasks", tasks)
-        spec.loader.exec_module(tasks)
+        tasks = load_module(write_module(tmp_path, "tasks", TASKS), monkeypatch)
         port = free_port()
         # two nodes: one would take the tasks of the other if it renewed too late
         with (

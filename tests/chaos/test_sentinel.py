@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from fastq.exceptions import OperationalError
 from tests.integration.conftest import TASKS, ran
 from tests.sentinels import Watched
 from tests.servers import RedisServer
-from tests.workers import Worker, eventually
+from tests.workers import Worker, eventually, load_module, write_module
 
 
 @pytest.fixture
@@ -30,12 +28,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 def tasks(watched: Watched, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     for name, value in (("TEST_BROKER", watched.url), ("TEST_FOLDER", str(folder)), ("TEST_LEASE", "2")):
         monkeypatch.setenv(name, value)
-    (tmp_path / "tasks.py").write_text(TASKS)
-    spec = importlib.util.spec_from_file_location("tasks", tmp_path / "tasks.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "tasks", module)
-    spec.loader.exec_module(module)
+    module: ModuleType = load_module(write_module(tmp_path, "tasks", TASKS), monkeypatch)
     # a failover takes longer than the retries that a caller has by default
     module.app.conf.task_publish_retry_policy = {"max_retries": None, "interval_max": 0.5}
     yield module

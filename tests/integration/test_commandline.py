@@ -117,6 +117,10 @@ def test_call_says_within_seconds_that_the_broker_is_silent(tmp_path: Path) -> N
             took_s = time.monotonic() - began_s
         finally:
             server.kill(signal.SIGCONT)
+        with server.client() as client:
+            # what had come to it while it slept it has read before this second answer
+            assert client.ping() and client.ping()
+            assert client.llen("fastq:{default}:ready:0") == 1, "what was said: nothing was sent"
     assert done.returncode == 69 and not done.stdout, done
     assert f"Error: not sent within 1 s: Redis at {server.url} did not answer in time" in done.stderr, done
     assert "Nothing was sent: try again, or wait longer with --timeout." in done.stderr, done

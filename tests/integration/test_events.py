@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -20,7 +19,7 @@ import pytest
 from fastq import _core
 from fastq.exceptions import FastQError
 from tests.integration.conftest import TASKS
-from tests.workers import POOLS, Worker, eventually, write_module
+from tests.workers import POOLS, Worker, eventually, load_module, write_module
 
 MORE = """
 
@@ -100,12 +99,7 @@ class Monitor:
 def tasks(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.setenv("TEST_BROKER", redis_url)
     monkeypatch.setenv("TEST_FOLDER", str(tmp_path))
-    path = write_module(tmp_path, "tasks", TASKS + MORE)
-    spec = importlib.util.spec_from_file_location("tasks", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "tasks", module)
-    spec.loader.exec_module(module)
+    module: ModuleType = load_module(write_module(tmp_path, "tasks", TASKS + MORE), monkeypatch)
     yield module
     module.app.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import resource
@@ -21,7 +20,7 @@ from fastq.exceptions import OperationalError
 from fastq.transports import TransportOptions, open_inspector
 from tests.integration.conftest import TASKS, ran
 from tests.servers import RedisServer
-from tests.workers import POOLS, Worker, children, eventually
+from tests.workers import POOLS, Worker, children, eventually, load_module, write_module
 
 #: run a program as its user alone: root without the right to pass over the bits of files, so that read-only means it
 HUMBLE = (
@@ -125,12 +124,7 @@ def imported(broker: str, tmp_path: Path, folder: Path, monkeypatch: pytest.Monk
     """Import the application module here as a producer would, for a broker of the test's own."""
     for name, value in (("TEST_BROKER", broker), ("TEST_FOLDER", str(folder)), ("TEST_LEASE", lease)):
         monkeypatch.setenv(name, value)
-    (tmp_path / "tasks.py").write_text(TASKS)
-    spec = importlib.util.spec_from_file_location("tasks", tmp_path / "tasks.py")
-    assert spec is not None and spec.loader is not None
-    tasks = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "tasks", tasks)
-    spec.loader.exec_module(tasks)
+    tasks: ModuleType = load_module(write_module(tmp_path, "tasks", TASKS), monkeypatch)
     return tasks
 
 

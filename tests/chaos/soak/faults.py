@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from tests.chaos.soak.beaters import STARTING, Beater
 from tests.chaos.soak.fleet import Fleet, Node, Proc
+from tests.proxy import ProxyProcess
 
 __all__ = ["Faults", "Happened"]
 
@@ -261,12 +262,15 @@ class Faults:
 
     def _cut_beats_in_calls(self) -> str:
         """Cut their calls of scripts: what fires ticks, renews the lead and reads entries."""
-        proxy = self.fleet.beats_proxy
+        return self._cut_calls(self.fleet.beats_proxy, 8, self.chance.uniform(1.0, 3.0))
+
+    def _cut_calls(self, proxy: ProxyProcess | None, n: int, seconds: float) -> str:
+        """Cut the next calls of scripts that go through ``proxy``, ``n`` at most."""
         assert proxy is not None
         when = self.chance.choice(("request", "mid-request", "reply", "mid-reply"))
         before = proxy.hits
-        proxy.cut_on("EVALSHA", when, 8)
-        self._wait(self.chance.uniform(1.0, 3.0))
+        proxy.cut_on("EVALSHA", when, n)
+        self._wait(seconds)
         proxy.cut_on("EVALSHA", when, 0)
         return f"{proxy.hits - before} at {when}"
 
@@ -324,13 +328,7 @@ class Faults:
         """Cut a node's, or the producer's, next calls of scripts: before, in the middle or after, the reply lost."""
         proxies = [(node.name, node.proxy) for node in self.fleet.nodes] + [("producer", self.fleet.producer_proxy)]
         name, proxy = self.chance.choice(proxies)
-        assert proxy is not None
-        when = self.chance.choice(("request", "mid-request", "reply", "mid-reply"))
-        before = proxy.hits
-        proxy.cut_on("EVALSHA", when, 5)
-        self._wait(self.chance.uniform(0.5, 2.0))
-        proxy.cut_on("EVALSHA", when, 0)
-        return f"{name}, {proxy.hits - before} at {when}"
+        return f"{name}, {self._cut_calls(proxy, 5, self.chance.uniform(0.5, 2.0))}"
 
     def _slow(self) -> str:
         seconds = self.chance.uniform(1, 3)
