@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 from hiredis import pack_command
 
+from fastq.transports.redis.address import Address
+from fastq.transports.redis.errors import explain
 from fastq.transports.redis.plain import LoginError, PlainConnection, ServerError
 
 
@@ -123,6 +125,12 @@ def test_a_refused_greeting_says_what_was_refused(peer: Peer, answer: bytes, log
     with pytest.raises(ServerError) as caught:
         peer.connected(answer + b"+OK\r\n", **login)
     assert type(caught.value) is kind
+
+
+def test_a_service_that_is_no_redis_is_named_as_such(peer: Peer) -> None:
+    with pytest.raises(ConnectionError) as caught:
+        peer.connected(b"HTTP/1.1 400 Bad Request\r\n\r\n", db=1)
+    assert "answered what no Redis server answers" in str(explain(caught.value, Address("redis://h")))
 
 
 def test_who_waits_hears_when_it_is_closed_by_another_thread(peer: Peer) -> None:

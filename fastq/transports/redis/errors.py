@@ -102,6 +102,8 @@ def _meaning(error: Exception, text: str, address: Address) -> str:
         )
     if "TimeoutError" in kinds:
         return f"did not answer in time ({text}): check the server's load and the network."
+    if kinds & {"ProtocolError", "InvalidResponse"}:
+        return f"answered what no Redis server answers ({text}): check host and port, and whether that port wants TLS (rediss://)."
     if kinds & {"ConnectionError", "OSError"}:
         if "ssl" in lower or "certificate" in lower:
             return f"cannot be spoken to with TLS ({text}): check that TLS is on at that port, and the ssl_ parameters of the URL."
