@@ -16,6 +16,7 @@ from fastq.control import broadcasting
 from fastq.exceptions import DuplicateNodenameWarning, EncodeError
 from fastq.security import REPLY, Signer, make_signer
 from fastq.transports import TransportOptions, open_channel
+from tests.workers import eventually
 
 #: seconds; an answer that all nodes have given comes well before
 PATIENT_S = 20.0
@@ -195,6 +196,7 @@ def test_patterns_choose_nodes(app: FastQ, play: Play) -> None:
     assert control.ping(["b1@h"], pattern="a*", timeout=PATIENT_S) == asked[0], "the pattern wins"
     assert control.matching("*1@h") == ["a1@h", "b1@h"] and control.matching("1", "pcre") == []
     # what nodes hear has names and no pattern: one of these could take for ever to match
+    eventually(lambda: len(node.heard) == len(other.heard) == 3, "who is not asked hears of it too, in its own time")
     assert [set(request) & {"pattern", "matcher"} for request in (*node.heard, *other.heard)] == [set()] * 6
     assert {tuple(request["destination"]) for request in node.heard} == {("a1@h",)}
     began_s = time.monotonic()

@@ -71,11 +71,13 @@ def node(board: Board, request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def turning() -> Iterator[Callable[[Loop], None]]:
+def turning() -> Iterator[Callable[[Loop], Callable[[], None]]]:
     """Turn a loop in a thread until the test ends."""
     running: list[tuple[Loop, threading.Thread]] = []
 
-    def turn(loop: Loop) -> None:
+    def turn(loop: Loop) -> Callable[[], None]:
+        """Turn a loop; return what ends that: only then may another thread touch what was in the loop."""
+
         def tick() -> None:
             loop.after(0.02, tick)  # so that it sees that it is to stop
 
@@ -83,6 +85,12 @@ def turning() -> Iterator[Callable[[Loop], None]]:
         thread = threading.Thread(target=loop.run)
         thread.start()
         running.append((loop, thread))
+
+        def halt() -> None:
+            loop.stop()
+            thread.join()
+
+        return halt
 
     yield turn
     for loop, thread in running:
@@ -93,13 +101,13 @@ def turning() -> Iterator[Callable[[Loop], None]]:
 class Site:
     """A server with answers of its own, on a loop that turns."""
 
-    def __init__(self, turning: Callable[[Loop], None]) -> None:
+    def __init__(self, turning: Callable[[Loop], Callable[[], None]]) -> None:
         self.answer: Callable[[Request], Response] = lambda request: Response(200, f"{request.method} {request.path}".encode())
         self.loop = Loop()
         listening = Address("127.0.0.1", 0).listen()
         self.address = listening.getsockname()
         self.server = Server(self.loop, listening, lambda request: self.answer(request))
-        turning(self.loop)
+        self.halt = turning(self.loop)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(self.address, 10)
@@ -125,10 +133,10 @@ def everything(client: socket.socket) -> bytes:
 
 
 @pytest.fixture
-def site(turning: Callable[[Loop], None]) -> Iterator[Site]:
+def site(turning: Callable[[Loop], Callable[[], None]]) -> Iterator[Site]:
     made = Site(turning)
     yield made
-    made.loop.stop()
+    made.halt()
     made.server.close()
 
 
@@ -400,7 +408,7 @@ def test_an_address_in_use_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("abstract", [True, False], ids=["abstract", "file"])
 def test_a_node_is_found_by_its_local_socket_until_it_ends(
-    node: Any, abstract: bool, turning: Callable[[Loop], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    node: Any, abstract: bool, turning: Callable[[Loop], Callable[[], None]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if abstract and sys.platform != "linux":
         pytest.skip("abstract sockets are Linux'")
@@ -415,7 +423,7 @@ def test_a_node_is_found_by_its_local_socket_until_it_ends(
         assert left.connect(1) is None
     doors = Doors(node)
     doors.open()
-    turning(node.loop)
+    halt = turning(node.loop)
     assert [door.pid for door in doors_here(os.getuid()) if door.is_of(node.name)] == [os.getpid()]
     assert abstract or left not in doors_here(os.getuid())
 
@@ -427,8 +435,7 @@ def test_a_node_is_found_by_its_local_socket_until_it_ends(
     node.queues = ()
     assert health() == (1, f"not ready: {node.name}: it takes tasks from no queue")
     assert health("--live") == (0, f"live: {node.name}")
-    node.loop.stop()
-    eventually(lambda: not node.loop._running, "the loop ended")
+    halt()
     code, said = health("--timeout", "0.3")
     assert (code, said) == (1, f"not ready: {node.name}: it does not answer")
     doors.close()
@@ -449,16 +456,16 @@ def test_other_users_and_other_containers_are_strangers(node: Any, monkeypatch: 
     door.leave()
 
 
-def test_health_asks_at_an_address(node: Any, turning: Callable[[Loop], None], tmp_path: Path) -> None:
+def test_health_asks_at_an_address(node: Any, turning: Callable[[Loop], Callable[[], None]], tmp_path: Path) -> None:
     node.hello.http = f"unix:{tmp_path / 'w'}"
     doors = Doors(node)
     doors.open()
-    turning(node.loop)
+    halt = turning(node.loop)
     try:
         result = CliRunner().invoke(cli, ["health", "--http", node.hello.http])
         assert (result.exit_code, result.output) == (0, f"ready: {node.name}\n")
     finally:
-        node.loop.stop()
+        halt()
         doors.close()
     result = CliRunner().invoke(cli, ["health", "--http", node.hello.http])
     assert result.exit_code == 1 and "No such file" in result.output
@@ -499,12 +506,12 @@ def test_totals_of_all_processes_are_added_up(board: Board) -> None:
     assert totals.wait_since(totals) == (0, 0.0)
 
 
-def test_a_scrape_over_tcp_is_what_prometheus_expects(node: Any, turning: Callable[[Loop], None]) -> None:
+def test_a_scrape_over_tcp_is_what_prometheus_expects(node: Any, turning: Callable[[Loop], Callable[[], None]]) -> None:
     with Address("127.0.0.1", 0).listen() as free:
         node.hello.http = f"127.0.0.1:{free.getsockname()[1]}"
     doors = Doors(node)
     doors.open()
-    turning(node.loop)
+    halt = turning(node.loop)
     try:
         with urllib.request.urlopen(f"http://{node.hello.http}/metrics", timeout=10) as answer:
             assert {family.name for family in read_metrics(answer.read().decode())} >= {"fastq_tasks", "fastq_node_info"}
@@ -513,7 +520,7 @@ def test_a_scrape_over_tcp_is_what_prometheus_expects(node: Any, turning: Callab
             urllib.request.urlopen(f"http://{node.hello.http}/ready", timeout=10)
         caught.value.close()
     finally:
-        node.loop.stop()
+        halt()
         doors.close()
 
 
